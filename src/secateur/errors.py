@@ -1,0 +1,39 @@
+"""The errors Secateur raises. Every message says what went wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class SecateurError(Exception):
+    """Base of every error a user's input can cause; anything else that escapes is a bug in Secateur."""
+
+
+class TraceError(SecateurError):
+    """The model or its entry point can't be traced: no parameters, a failing run, unknown names."""
+
+
+class TargetError(SecateurError):
+    """A sparsity target is malformed or can't be met; the message names the nearest that can."""
+
+
+class ScoreError(SecateurError):
+    """Importance scores are missing, have the wrong size, or are not finite."""
+
+
+class PlanError(SecateurError):
+    """A plan doesn't fit the graph or model it is used with, or its JSON is malformed."""
+
+
+class VerificationError(SecateurError):
+    """The smaller model is not the original with channels removed; the user's model is untouched."""
+
+
+class CalibrationError(SecateurError):
+    """Calibration data never reaches a consumer, or differs between the dense and the smaller model."""
+
+
+class StorageError(SecateurError):
+    """A file is missing, truncated, or was not written by Secateur."""
+
+
+class SecateurWarning(UserWarning):
+    """Something the user should know that doesn't stop the work, such as few calibration rows."""

@@ -1,0 +1,104 @@
+"""Components: the named parts of a model and the parameters that each owns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import nn
+
+from secateur.errors import TraceError
+
+ComponentSpec = nn.Module | nn.Parameter | str | Iterable[nn.Module | nn.Parameter | str]
+
+ROOT = "model"
+"""The component of parameters that the model itself holds, outside its children."""
+
+
+@dataclass(frozen=True)
+class ComponentMap:
+    """Which component owns a dotted path: the one with the longest path that is a prefix of it."""
+
+    names: tuple[str, ...]
+    owner: Mapping[str, int]
+
+    def of(self, path: str) -> int | None:
+        """Index of the component that owns a module or parameter path; None if none does."""
+        while True:
+            if path in self.owner:
+                return self.owner[path]
+            if not path:
+                return None
+            path = path.rpartition(".")[0]
+
+
+def component_map(model: nn.Module, components: Mapping[str, ComponentSpec] | None) -> ComponentMap:
+    """Owners by path, from the user's mapping or, where it is silent, each direct child that holds parameters.
+
+    Raises:
+        TraceError: a path matches nothing, two components claim the same one, or a component owns nothing.
+    """
+    owner: dict[str, str] = {}
+    for name, spec in (components or {}).items():
+        paths = [p for item in _as_list(spec) for p in paths_of(model, item, f"component {name!r}")]
+        if not paths:
+            raise TraceError(f"component {name!r} is empty; give it a module, its dotted name, or a list of these")
+        for path in paths:
+            if owner.setdefault(path, name) != name:
+                raise TraceError(f"components {owner[path]!r} and {name!r} both claim {path!r}; leave it to one of them")
+    for child, module in model.named_children():
+        if any(True for _ in _tensors(module)):
+            owner.setdefault(child, child)
+    owner.setdefault("", ROOT)
+    return _used_map(model, owner, list(components or {}))
+
+
+def _used_map(model: nn.Module, owner: dict[str, str], given: list[str]) -> ComponentMap:
+    """Keep the components that own a parameter, in model order; one given by the user must."""
+    names = tuple(dict.fromkeys(owner.values()))
+    full = ComponentMap(names, {path: names.index(name) for path, name in owner.items()})
+    used = [names[full.of(path) or 0] for path, _ in _tensors(model)]
+    for name in given:
+        if name not in used:
+            raise TraceError(f"component {name!r} owns no parameter; other components may own the parts inside it")
+    ordered = tuple(dict.fromkeys(used))
+    return ComponentMap(ordered, {path: ordered.index(name) for path, name in owner.items() if name in ordered})
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Parameters and buffers by name, parameters first."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _as_list(spec: ComponentSpec) -> list[nn.Module | nn.Parameter | str]:
+    if isinstance(spec, (nn.Module, torch.Tensor, str)):
+        return [spec]
+    return list(spec)
+
+
+def paths_of(model: nn.Module, item: object, what: str) -> list[str]:
+    """Dotted paths in ``model`` of a module, a parameter or a dotted name.
+
+    Raises:
+        TraceError: ``item`` is not part of the model; the message lists close names.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    if isinstance(item, str):
+        if item in modules or item in tensors:
+            return [item]
+        raise TraceError(f"{what}: the model has no module or parameter {item!r}{_suggestion(item, modules, tensors)}")
+    if isinstance(item, (nn.Module, torch.Tensor)):
+        known: Mapping[str, object] = modules if isinstance(item, nn.Module) else tensors
+        found = [path for path, value in known.items() if value is item]
+        if found:
+            return found
+        raise TraceError(f"{what}: the {type(item).__name__} given is not part of the model")
+    raise TraceError(f"{what}: expected a module, a parameter or a dotted name, not {type(item).__name__}")
+
+
+def _suggestion(name: str, modules: Mapping[str, object], tensors: Mapping[str, object]) -> str:
+    close = get_close_matches(name, [*modules, *tensors], n=3)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -1,0 +1,143 @@
+"""Labels: one integer per index of every axis, the equalities between them, and what else a trace learns of them.
+
+A tensor's labels are a tuple of *factors*. A factor with one dimension says which label each index along it carries. A
+factor with several dimensions comes from splitting an axis, ``(h*d)`` into ``(h, d)``: its last dimension is the one along
+which indices can leave, separately for every index of the dimensions before it (the *rows*), as long as every row keeps
+the same number. An element leaves with any label that it carries; a dimension without a factor never shrinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+
+NONE = -1
+"""The label of an index that carries no parameter's index and always stays."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """Labels over one or several dimensions of a tensor.
+
+    Attributes:
+        dims: the dimensions; the rows first, in any order, and last the one along which indices can leave.
+        labels: one label per index, shape (size of dims[0], size of dims[1], ...).
+    """
+
+    dims: tuple[int, ...]
+    labels: Labels
+
+    @property
+    def free(self) -> int:
+        """The dimension along which indices can leave."""
+        return self.dims[-1]
+
+    def moved(self, to: dict[int, int] | Sequence[int]) -> Factor:
+        """The same labels on other dimensions: ``to`` maps old to new."""
+        return Factor(tuple(to[d] for d in self.dims), self.labels)
+
+    def ordered(self, dims: Sequence[int]) -> Labels:
+        """The labels with their axes in the order ``dims``, a permutation of this factor's."""
+        if tuple(dims) == self.dims:
+            return self.labels
+        return self.labels.transpose([self.dims.index(d) for d in dims])
+
+
+Factors = tuple[Factor, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """Labels whose kept count, times ``weight``, enters an equality of counts."""
+
+    labels: Labels
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EqualCounts:
+    """Every entry keeps the same weighted number of labels; all entries have equal totals before pruning."""
+
+    entries: tuple[Counted, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noted:
+    """Labels with a remark: why they must stay, or what mixes them."""
+
+    labels: Labels
+    reason: str
+
+
+@dataclass(slots=True)
+class Facts:
+    """Everything a trace learns of its labels, as arrays, solved once at the end."""
+
+    size: int = 0
+    equal: list[tuple[Labels, Labels]] = field(default_factory=list)
+    fixed: list[Noted] = field(default_factory=list)
+    mixed: list[Noted] = field(default_factory=list)
+    counts: list[EqualCounts] = field(default_factory=list)
+
+    def fresh(self, count: int) -> Labels:
+        """``count`` labels never used before."""
+        labels = np.arange(self.size, self.size + count, dtype=np.int64)
+        self.size += count
+        return labels
+
+    def equate(self, a: Labels, b: Labels, reason: str) -> None:
+        """Labels at equal places leave together; a place without a label on one side pins the other side's."""
+        if a is b:
+            return
+        a, b = np.broadcast_arrays(a, b)
+        a, b = a.ravel(), b.ravel()
+        differ = a != b
+        if not differ.any():
+            return
+        a, b = a[differ], b[differ]
+        lone = (a == NONE) | (b == NONE)
+        if lone.any():
+            self.fix(np.maximum(a[lone], b[lone]), reason)
+            a, b = a[~lone], b[~lone]
+        if len(a):
+            self.equal.append((a, b))
+
+    def fix(self, labels: Labels, reason: str) -> None:
+        """These labels must stay, for this reason."""
+        labels = labels[labels != NONE]
+        if labels.size:
+            self.fixed.append(Noted(np.unique(labels), reason))
+
+    def mix(self, labels: Labels, reason: str) -> None:
+        """An operation mixes these labels, so that removing one is not the same as zeroing it."""
+        labels = labels[labels != NONE]
+        if labels.size:
+            self.mixed.append(Noted(np.unique(labels), reason))
+
+    def balance(self, rows: Labels, reason: str) -> None:
+        """Every row of a (rows, columns) array keeps the same number of labels."""
+        rows = np.unique(rows, axis=0)
+        if len(rows) > 1:
+            self.counts.append(EqualCounts(tuple(Counted(row) for row in rows), reason))
+
+    def same_count(self, a: Labels, b: Labels, reason: str, *, weight_a: int = 1, weight_b: int = 1) -> None:
+        """``weight_a`` times the kept count of ``a`` equals ``weight_b`` times that of ``b``."""
+        if weight_a == weight_b and a.shape == b.shape and np.array_equal(a, b):
+            return
+        self.counts.append(EqualCounts((Counted(a.ravel(), weight_a), Counted(b.ravel(), weight_b)), reason))
+
+
+def labels_along(factors: Iterable[Factor], dim: int) -> Labels | None:
+    """The labels along one dimension, None if it has none; of a split axis, the first row's."""
+    for factor in factors:
+        if dim == factor.free:
+            return factor.labels.reshape(-1, factor.labels.shape[-1])[0]
+        if dim in factor.dims:
+            return None
+    return None

@@ -1,0 +1,249 @@
+"""What a rule sees of one operator call, and the table of rules.
+
+A rule is a pure function from an :class:`OpCall` to the labels of the call's outputs, one ``Factors`` per output tensor. It
+sees ATen operators, shapes and labels, never modules. Rules are registered by operator name without overload; the
+in-place and ``out=`` variants of an operator share its rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from secateur.graph import algebra
+from secateur.graph.algebra import Operand
+from secateur.graph.labels import Factor, Factors, Facts, Labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masked:
+    """An argument whose removed indices must be zero for masking to equal removal: it is summed over them."""
+
+    tensor: torch.Tensor
+    factor: Factor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extents:
+    """The multiply-adds of one call: a constant times the number of kept entries of each label array."""
+
+    constant: int
+    arrays: tuple[Labels, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """An operand of a contraction; ``tensor`` is None for an intermediate result that no one can mask."""
+
+    factors: Factors
+    shape: tuple[int, ...]
+    tensor: torch.Tensor | None
+
+
+@dataclass(slots=True)
+class OpCall:
+    """One executed operator.
+
+    Attributes:
+        name: operator without namespace of overloads, such as ``aten.add``.
+        arguments: schema argument names to values, defaults filled in.
+        outputs: the output tensors, flattened.
+        labels_of: labels of a tensor seen so far.
+        is_weight: whether a tensor was made from parameters alone.
+        facts: where equalities go.
+        where: module path and source line, for reasons.
+        flexible: output dimensions of a reshape that follow its input; None if unknown.
+        resizable: whether the operator's integer arguments are attributes of the module that calls it, so that surgery
+            can change them.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    outputs: tuple[torch.Tensor, ...]
+    labels_of: Callable[[torch.Tensor], Factors]
+    is_weight: Callable[[torch.Tensor], bool]
+    facts: Facts
+    where: str
+    flexible: frozenset[int] | None = None
+    resizable: bool = False
+    masked: list[Masked] = field(default_factory=list)
+    macs: list[Extents] = field(default_factory=list)
+    consumed: list[Labels] = field(default_factory=list)
+    produced: list[Labels] = field(default_factory=list)
+    counted: dict[str, Labels] = field(default_factory=dict)
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.arguments[argument]
+
+    @property
+    def site(self) -> str:
+        """Operator and place, for reasons."""
+        return f"{self.name} in {self.where}"
+
+    @property
+    def out(self) -> torch.Tensor:
+        """The first output."""
+        return self.outputs[0]
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensor arguments, those in lists too, in order."""
+        return list(_tensors(self.arguments.values()))
+
+    def factors(self, argument: str) -> Factors:
+        """Labels of a tensor argument; none if it is not given."""
+        tensor = self.arguments[argument]
+        return self.labels_of(tensor) if tensor is not None else ()
+
+    def dim(self, argument: str = "dim", of: str = "self") -> int:
+        """A dimension argument, made non-negative."""
+        return int(self.arguments[argument]) % max(self.arguments[of].dim(), 1)
+
+    def fix(self, labels: Labels, what: str) -> None:
+        """Pin labels, with this call as the place."""
+        self.facts.fix(labels, f"{what} ({self.site})")
+
+    def fix_dims(self, factors: Factors, dims: Sequence[int], what: str) -> Factors:
+        """Pin every factor on ``dims``; return the others."""
+        for factor in factors:
+            if set(factor.dims) & set(dims):
+                self.fix(factor.labels, what)
+        return tuple(f for f in factors if not set(f.dims) & set(dims))
+
+    def mix(self, factors: Factors, what: str) -> None:
+        """Note that this call mixes these labels."""
+        for factor in factors:
+            self.facts.mix(factor.labels, f"{what} ({self.where})")
+
+    def aligned(self, tensors: Sequence[torch.Tensor], rank: int) -> Factors:
+        """Labels of tensors broadcast together to ``rank`` dimensions; producers among them are recorded."""
+        self.record_produced(tensors)
+        operands = []
+        for tensor in tensors:
+            shift = rank - tensor.dim()
+            factors = tuple(f.moved([d + shift for d in range(tensor.dim())]) for f in self.labels_of(tensor))
+            operands.append(Operand(factors, (1,) * shift + tuple(tensor.shape)))
+        return algebra.align(self.facts, operands, self.site)
+
+    def record_produced(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Parameters that meet activations index by index transform their channels: producer axes."""
+        weights = [t for t in tensors if self.is_weight(t)]
+        if len(weights) < len(tensors):
+            self.produced.extend(f.labels for t in weights for f in self.labels_of(t))
+
+    def term(self, tensor: torch.Tensor) -> Term:
+        """A tensor as an operand of :meth:`contract`."""
+        return Term(self.labels_of(tensor), tuple(tensor.shape), tensor)
+
+    def contract(self, spec: str, *terms: Term) -> Factors:
+        """Labels of an einsum, such as ``"mk,kn->mn"``.
+
+        Letters that the output lacks are summed over: their labels end here. Extents, masks and roles are recorded.
+        """
+        inputs, out = spec.split("->")
+        letters = "".join(dict.fromkeys(inputs.replace(",", "")))
+        joint = {letter: i for i, letter in enumerate(letters)}
+        places = [[joint[letter] for letter in term] for term in inputs.split(",")]
+        sizes = [1] * len(letters)
+        operands = []
+        for term, place in zip(terms, places, strict=True):
+            extents = [1] * len(letters)
+            for size, p in zip(term.shape, place, strict=True):
+                extents[p] = size
+                sizes[p] = max(sizes[p], size)
+            operands.append(Operand(tuple(f.moved(place) for f in term.factors), tuple(extents)))
+        factors = algebra.align(self.facts, operands, self.site)
+        gone = {joint[letter] for letter in letters if letter not in out}
+        remaining, summed = algebra.reduce(self.facts, factors, sorted(gone), self.site)
+        self._record_roles(terms, operands, gone)
+        self._record_masks(terms, places, summed)
+        self.macs.append(extents_of((*remaining, *summed), sizes))
+        to = {joint[letter]: i for i, letter in enumerate(out)}
+        return tuple(f.moved(to) for f in remaining)
+
+    def add_last(self, factors: Factors, bias: torch.Tensor | None) -> Factors:
+        """Labels once ``bias`` is added, broadcast, to an output with these labels."""
+        if bias is None:
+            return factors
+        if self.is_weight(bias):
+            self.produced.extend(f.labels for f in self.labels_of(bias))
+        shift = self.out.dim() - bias.dim()
+        moved = tuple(f.moved([d + shift for d in range(bias.dim())]) for f in self.labels_of(bias))
+        operands = [Operand(factors, tuple(self.out.shape)), Operand(moved, (1,) * shift + tuple(bias.shape))]
+        return algebra.align(self.facts, operands, self.site)
+
+    def _record_roles(self, terms: Sequence[Term], operands: Sequence[Operand], gone: set[int]) -> None:
+        for term, operand in zip(terms, operands, strict=True):
+            if term.tensor is not None and self.is_weight(term.tensor):
+                for factor in operand.factors:
+                    (self.consumed if set(factor.dims) & gone else self.produced).append(factor.labels)
+
+    def _record_masks(self, terms: Sequence[Term], places: list[list[int]], summed: Factors) -> None:
+        for factor in summed:
+            for term, place in zip(terms, places, strict=True):
+                if term.tensor is not None and set(factor.dims) <= set(place):
+                    back = {p: d for d, p in enumerate(place)}
+                    self.masked.append(Masked(term.tensor, factor.moved(back)))
+                    break
+
+
+def extents_of(factors: Factors, sizes: Sequence[int]) -> Extents:
+    """The number of points of a joint index space, as a product over its factors."""
+    arrays: list[Labels] = []
+    covered: set[int] = set()
+    for factor in factors:
+        labels = factor.labels
+        # Rows that another factor already counts are counted once.
+        for axis in reversed(range(len(factor.dims))):
+            if factor.dims[axis] in covered:
+                labels = labels.take(0, axis=axis)
+        covered |= set(factor.dims)
+        arrays.append(labels.ravel())
+    constant = 1
+    for dim, size in enumerate(sizes):
+        if dim not in covered:
+            constant *= size
+    return Extents(constant, tuple(arrays))
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+Rule = Callable[[OpCall], Sequence[Factors]]
+
+RULES: dict[str, Rule] = {}
+"""Operator name (``aten.add``) to rule."""
+
+
+def rule(*names: str, **settings: Any) -> Callable[[Callable[..., Sequence[Factors]]], Callable[..., Sequence[Factors]]]:
+    """Register a rule for these operators, with ``settings`` bound to its keyword arguments.
+
+    Raises:
+        ValueError: one of them has a rule already.
+    """
+
+    def register(function: Callable[..., Sequence[Factors]]) -> Callable[..., Sequence[Factors]]:
+        for name in names:
+            key = name if "." in name else f"aten.{name}"
+            if key in RULES:
+                raise ValueError(f"{key} already has a rule")
+            RULES[key] = partial(function, **settings) if settings else function
+        return function
+
+    return register
+
+
+def find_rule(packet: str) -> Rule | None:
+    """The rule of an operator packet; an in-place operator (``aten.add_``) has that of its functional form."""
+    found = RULES.get(packet)
+    if found is None and packet.endswith("_") and not packet.endswith("__"):
+        found = RULES.get(packet[:-1])
+    return found

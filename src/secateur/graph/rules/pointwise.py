@@ -1,0 +1,39 @@
+"""Element-wise operators: aligned labels leave together, and nothing moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secateur.graph.labels import Factors
+from secateur.graph.rules.base import OpCall, rule
+
+UNARY = """
+_conj _to_copy abs acos acosh alias alpha_dropout angle asin asinh atan atanh bernoulli bitwise_not cauchy ceil celu
+clone cos cosh deg2rad detach digamma dropout elu empty_like erf erfc erfinv exp exp2 expm1 exponential feature_dropout
+fill floor frac full_like gelu geometric hardshrink hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf
+isposinf leaky_relu lgamma lift lift_fresh log log10 log1p log2 log_normal log_sigmoid_forward logical_not logit mish
+nan_to_num native_dropout neg normal ones_like positive rad2deg rand_like randint_like randn_like real reciprocal relu
+relu6 resolve_conj resolve_neg round rrelu_with_noise rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus
+softshrink special_entr special_erfcx special_i0e sqrt square tan tanh threshold trunc uniform zero zeros_like
+""".split()
+
+BROADCASTING = """
+add addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor clamp clamp_max clamp_min copy copysign div divide eq
+floor_divide fmax fmin fmod ge gt heaviside hypot le lerp logaddexp logaddexp2 logical_and logical_or logical_xor lt
+masked_fill maximum minimum mul multiply ne nextafter pow _prelu_kernel remainder rsub sub subtract
+true_divide where xlogy special_xlog1py
+""".split()
+
+
+@rule(*UNARY, *BROADCASTING)
+def pointwise(call: OpCall) -> Sequence[Factors]:
+    """Every output has the labels of the arguments, broadcast together."""
+    labels = call.aligned(call.tensors(), call.out.dim())
+    return [labels if out.shape == call.out.shape else () for out in call.outputs]
+
+
+@rule("expand", "expand_as", "broadcast_to")
+def expand(call: OpCall) -> Sequence[Factors]:
+    """Dimensions of length one are repeated; the others keep their labels."""
+    shift = call.out.dim() - call["self"].dim()
+    return [tuple(f.moved([d + shift for d in range(call["self"].dim())]) for f in call.factors("self"))]

@@ -1,0 +1,151 @@
+"""Reductions, scans, sorts and softmax: labels of reduced dimensions end, or are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secateur.graph import algebra
+from secateur.graph.labels import Factor, Factors
+from secateur.graph.rules.base import Masked, OpCall, rule
+
+
+def _reduced_dims(call: OpCall) -> list[int]:
+    rank = call["self"].dim()
+    dims = call.arguments.get("dim")
+    if dims is None or dims == []:
+        return list(range(rank))
+    return [d % max(rank, 1) for d in (dims if isinstance(dims, (list, tuple)) else [dims])]
+
+
+def _reduce(call: OpCall) -> tuple[Factors, Factors]:
+    """(labels of the result, labels that were reduced over)."""
+    dims = _reduced_dims(call)
+    rank = call["self"].dim()
+    remaining, gone = algebra.reduce(call.facts, call.factors("self"), dims, call.site)
+    if call.out.dim() < rank:
+        remaining = algebra.renumber_without(remaining, dims, rank)
+    return remaining, gone
+
+
+@rule("sum", "nansum")
+def sum_(call: OpCall) -> Sequence[Factors]:
+    """A removed index and a zero add the same: nothing."""
+    remaining, gone = _reduce(call)
+    call.masked.extend(Masked(call["self"], f) for f in gone)
+    if call.is_weight(call["self"]):
+        call.consumed.extend(f.labels for f in gone)
+    return [remaining]
+
+
+@rule(
+    *"mean var std var_mean std_mean amax amin aminmax max min prod logsumexp norm linalg_vector_norm argmax argmin".split(),
+    *"any all median nanmedian mode count_nonzero".split(),
+)
+def mixing_reduction(call: OpCall) -> Sequence[Factors]:
+    """Statistics of a dimension: removing an index is not the same as zeroing it."""
+    if "other" in call.arguments:
+        labels = call.aligned([call["self"], call["other"]], call.out.dim())
+        return [labels]
+    remaining, gone = _reduce(call)
+    call.mix(gone, f"{call.name} over channels")
+    return [remaining for _ in call.outputs]
+
+
+@rule("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax", "logcumsumexp", "cummax", "cummin")
+def softmax(call: OpCall) -> Sequence[Factors]:
+    """Every index of the dimension depends on every other one."""
+    dim = call.dim()
+    factors = call.factors("self")
+    over = tuple(f for f in factors if f.free == dim)
+    rows = tuple(f for f in factors if dim in f.dims and f.free != dim)
+    call.mix(over, f"{call.name} over channels")
+    rest = tuple(f for f in factors if f not in rows)
+    collapsed = tuple(algebra.collapse(call.facts, f, f.free, f"rows mixed ({call.site})") for f in rows)
+    labels = (*rest, *collapsed)
+    return [labels for _ in call.outputs]
+
+
+@rule("cumsum", "cumprod", "sort", "topk", "kthvalue", "msort", "argsort")
+def ordered(call: OpCall) -> Sequence[Factors]:
+    """Scans and sorts along a dimension, which must stay."""
+    factors = call.factors("self")
+    rank = call["self"].dim()
+    dim = call.arguments.get("dim", -1) % max(rank, 1)
+    kept = call.fix_dims(factors, [dim], "scanned or sorted")
+    if call.name == "aten.kthvalue" and call.out.dim() < rank:
+        kept = algebra.renumber_without(kept, [dim], rank)
+    return [kept for _ in call.outputs]
+
+
+@rule("glu")
+def glu(call: OpCall) -> Sequence[Factors]:
+    """First half times sigmoid of the second: the same index of either half leaves together."""
+    dim = call.dim()
+    result = []
+    for factor in call.factors("self"):
+        if dim not in factor.dims:
+            result.append(factor)
+            continue
+        labels = algebra.collapse(call.facts, factor, dim, f"gated ({call.site})").labels
+        half = len(labels) // 2
+        call.facts.equate(labels[:half], labels[half:], f"gated ({call.site})")
+        result.append(Factor((dim,), labels[:half]))
+    return [tuple(result)]
+
+
+@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_with_update")
+@rule("_native_batch_norm_legit_functional", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm")
+def batch_norm(call: OpCall) -> Sequence[Factors]:
+    """Each channel by itself, with its own weight, bias and running statistics."""
+    return [_per_channel(call, ("weight", "bias", "running_mean", "running_var")), *_nothing(call)]
+
+
+@rule("native_group_norm", "group_norm")
+def group_norm(call: OpCall) -> Sequence[Factors]:
+    """Channels of a norm's group are mixed; every one keeps the same number, so that their number can stay."""
+    labels = _per_channel(call, ("weight", "bias"))
+    groups = call["group"]
+    for factor in labels:
+        if factor.dims == (1,):
+            call.mix((factor,), "GroupNorm")
+            call.facts.balance(factor.labels.reshape(groups, -1), f"equal groups of a GroupNorm ({call.site})")
+    return [labels, *_nothing(call)]
+
+
+def _per_channel(call: OpCall, names: Sequence[str]) -> Factors:
+    """Labels of an input whose dimension 1 meets these vectors index by index."""
+    source = call.arguments.get("input", call.arguments.get("self"))
+    operands = [algebra.Operand(call.labels_of(source), tuple(source.shape))]
+    for name in names:
+        tensor = call.arguments.get(name)
+        if tensor is None:
+            continue
+        call.produced.extend(f.labels for f in call.labels_of(tensor))
+        extents = tuple(tensor.shape[0] if d == 1 else 1 for d in range(source.dim()))
+        operands.append(algebra.Operand(tuple(f.moved([1]) for f in call.labels_of(tensor)), extents))
+    return algebra.align(call.facts, operands, call.site)
+
+
+def _nothing(call: OpCall) -> list[Factors]:
+    return [() for _ in call.outputs[1:]]
+
+
+@rule("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm")
+def layer_norm(call: OpCall) -> Sequence[Factors]:
+    """The trailing dimensions are mixed; weight and bias meet them index by index."""
+    source = call["input"]
+    rank, trailing = source.dim(), len(call["normalized_shape"])
+    affine = [t for name in ("weight", "bias") if (t := call.arguments.get(name)) is not None]
+    labels = call.aligned([source, *affine], rank)
+    mixed = tuple(f for f in labels if f.free >= rank - trailing)
+    call.mix(mixed, call.name.removeprefix("aten.").removeprefix("native_"))
+    return [labels, *_nothing(call)]
+
+
+@rule("_weight_norm_interface", "_weight_norm")
+def weight_norm(call: OpCall) -> Sequence[Factors]:
+    """g v / |v|: the norm over every dimension of v but one mixes those dimensions."""
+    dim = call["dim"]
+    labels = call.aligned([call["v"], call["g"]], call["v"].dim())
+    call.mix(tuple(f for f in labels if f.dims != (dim,)), "weight norm")
+    return [labels, *_nothing(call)]

@@ -1,0 +1,426 @@
+"""Sizes with provenance: what the code reads from shapes, and which sizes it gives to operators.
+
+After surgery a forward pass can still hold yesterday's sizes, ``x.view(b, n, 4, 16)`` or ``h[:, :16]``. While tracing,
+``tensor.shape`` gives integers that remember which labels they count, so that a size which follows the model is told from
+one that doesn't. A size that can't follow pins what it measures; one that follows ties the counts of what it measures and
+where it came from. A module of torch.nn keeps its own sizes in attributes, which surgery changes.
+
+This is the place for more sources of sizes: attributes of the user's own modules, configuration objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from secateur.graph import algebra
+from secateur.graph.labels import Factor, Labels, labels_along
+from secateur.graph.tracer import Tracer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What an integer counts: ``times / over`` times the kept ones among ``labels``."""
+
+    labels: Labels
+    times: int
+    over: int
+    tracer: Tracer
+
+    def note_number(self, what: str) -> None:
+        """The size is used as a number (a scale, say), not as a size: removing is then not the same as zeroing."""
+        self.tracer.facts.mix(self.labels, f"width used as a number by {what} ({self.tracer.where()})")
+
+    def pin(self, what: str) -> None:
+        """The size goes into arithmetic that can't be followed."""
+        self.tracer.facts.fix(self.labels, f"width goes through {what} ({self.tracer.where()})")
+
+
+class TracedSize(int):
+    """An ``int`` that remembers which labels it counts, through products and exact quotients with plain integers."""
+
+    source: Source
+
+    def __new__(cls, value: int, source: Source) -> TracedSize:
+        size = super().__new__(cls, value)
+        size.source = source
+        return size
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+    def __copy__(self) -> int:
+        return int(self)
+
+    def __deepcopy__(self, memo: Any) -> int:
+        return int(self)
+
+    def _scaled(self, times: int, over: int) -> TracedSize:
+        source = self.source
+        value = int(self) * times // over
+        return TracedSize(value, Source(source.labels, source.times * times, source.over * over, source.tracer))
+
+    def __mul__(self, other: Any) -> Any:
+        if type(other) is int and other > 0:
+            return self._scaled(other, 1)
+        return self._opaque(int.__mul__(self, other), "multiplication") if isinstance(other, int) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        if type(other) is int and other > 0 and int(self) % other == 0:
+            return self._scaled(1, other)
+        return self._opaque(int.__floordiv__(self, other), "division") if isinstance(other, int) else NotImplemented
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, TracedSize) and self._plain and other._plain:
+            labels = np.concatenate([self.source.labels, other.source.labels])
+            return TracedSize(int(self) + int(other), Source(labels, 1, 1, self.source.tracer))
+        if type(other) is int and other == 0:
+            return self
+        return self._opaque(int.__add__(self, other), "addition") if isinstance(other, int) else NotImplemented
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return self._opaque(int.__sub__(self, other), "subtraction") if isinstance(other, int) else NotImplemented
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._opaque(int.__rsub__(self, other), "subtraction") if isinstance(other, int) else NotImplemented
+
+    @property
+    def _plain(self) -> bool:
+        return self.source.times == self.source.over == 1
+
+    def _opaque(self, value: int, what: str) -> int:
+        self.source.pin(what)
+        return value
+
+    def __float__(self) -> float:
+        self.source.note_number("float()")
+        return float(int(self))
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._number(int.__truediv__(self, other), "division") if isinstance(other, int) else NotImplemented
+
+    def __rtruediv__(self, other: Any) -> Any:
+        if isinstance(other, (int, float)):
+            self.source.note_number("division")
+            return other / int(self)
+        return NotImplemented
+
+    def __pow__(self, other: Any, modulus: Any = None) -> Any:
+        self.source.note_number("a power")
+        return int(self) ** other if modulus is None else pow(int(self), other, modulus)
+
+    def _number(self, value: float, what: str) -> float:
+        self.source.note_number(what)
+        return value
+
+
+class SizeMode(TorchFunctionMode):
+    """Watches the torch functions that the user's code calls, for the sizes that they read or are given."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        handler = _HANDLERS.get(func)
+        if handler is not None:
+            return handler(self.tracer, func, args, kwargs or {})
+        _note_numbers(func, args)
+        return func(*args, **(kwargs or {}))
+
+
+Handler = Callable[[Tracer, Any, Any, Any], Any]
+_HANDLERS: dict[Any, Handler] = {}
+
+
+def _handles(*functions: Any) -> Callable[[Handler], Handler]:
+    def register(handler: Handler) -> Handler:
+        _HANDLERS.update(dict.fromkeys(functions, handler))
+        return handler
+
+    return register
+
+
+def _note_numbers(func: Any, args: Any) -> None:
+    """A traced size among the operands of an ordinary operator is a number, not a size."""
+    for arg in args:
+        if isinstance(arg, TracedSize):
+            arg.source.note_number(getattr(func, "__name__", "an operator"))
+
+
+# --- reading sizes ------------------------------------------------------------------------------------------------------
+
+
+@_handles(torch.Tensor.shape.__get__)
+def _shape(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> torch.Size:
+    return torch.Size(_traced_shape(tracer, args[0], func(*args, **kwargs)))
+
+
+@_handles(torch.Tensor.size)
+def _size(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    if isinstance(result, torch.Size):
+        return torch.Size(_traced_shape(tracer, args[0], result))
+    dim = args[1] if len(args) > 1 else kwargs["dim"]
+    return _traced_shape(tracer, args[0], tuple(args[0].size()))[dim]
+
+
+def _traced_shape(tracer: Tracer, tensor: torch.Tensor, shape: Sequence[int]) -> list[int]:
+    sizes = list(shape)
+    for factor in tracer.labels_of(tensor):
+        row = factor.labels.reshape(-1, factor.labels.shape[-1])[0]
+        sizes[factor.free] = TracedSize(sizes[factor.free], Source(row, 1, 1, tracer))
+    return sizes
+
+
+# --- giving sizes -------------------------------------------------------------------------------------------------------
+
+
+def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str) -> None:
+    """The code says that ``dim`` of ``tensor`` has this many indices."""
+    labels = labels_along(tracer.labels_of(tensor), dim)
+    if labels is None:
+        if isinstance(size, TracedSize) and tensor.shape[dim] > 1 and not _is_row(tracer, tensor, dim):
+            size.source.pin(f"the size of an axis without labels in {what}")
+        return
+    if isinstance(size, TracedSize):
+        source = size.source
+        reason = f"size given to {what} by {tracer.where()}"
+        tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
+    elif size != -1 and not tracer.in_torch_module:
+        tracer.facts.fix(labels, f"size {size} given to {what} as a number ({tracer.where()}); -1 or x.shape would follow")
+
+
+def _is_row(tracer: Tracer, tensor: torch.Tensor, dim: int) -> bool:
+    return any(dim in f.dims for f in tracer.labels_of(tensor))
+
+
+def _listed(args: Sequence[Any]) -> list[Any]:
+    """Sizes given one by one or as one sequence."""
+    return list(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list, torch.Size)) else list(args)
+
+
+def _reshape_to(tracer: Tracer, func: Any, args: Any, kwargs: Any, sizes: list[Any], first_dim: int = 0) -> Any:
+    """Run a reshape whose output dimensions from ``first_dim`` on have these sizes."""
+    given = {first_dim + i: size for i, size in enumerate(sizes)}
+    if not tracer.in_torch_module:
+        known = range(first_dim, first_dim + len(sizes))
+        tracer.flexible = frozenset(d for d in known if given[d] == -1 or isinstance(given[d], TracedSize))
+    try:
+        result = func(*args, **kwargs)
+    finally:
+        tracer.flexible = None
+    for dim, size in given.items():
+        _given(tracer, result, dim, size, func.__name__)
+    return result
+
+
+@_handles(torch.Tensor.view, torch.Tensor.reshape, torch.reshape, torch.Tensor.expand)
+def _view(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    sizes = _listed(args[1:]) if len(args) > 1 else list(kwargs.get("shape", kwargs.get("size", ())))
+    if any(isinstance(size, torch.dtype) for size in sizes) or "dtype" in kwargs:
+        return func(*args, **kwargs)
+    if func is torch.Tensor.expand:
+        shift = len(sizes) - args[0].dim()
+        sizes = [-1 if d < shift or args[0].size(d - shift) == 1 else size for d, size in enumerate(sizes)]
+    return _reshape_to(tracer, func, args, kwargs, sizes)
+
+
+@_handles(torch.Tensor.unflatten, torch.unflatten)
+def _unflatten(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    tensor = args[0]
+    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % tensor.dim()
+    sizes = list(args[2] if len(args) > 2 else kwargs["sizes"])
+    if not tracer.in_torch_module:
+        return _reshape_to(tracer, func, args, kwargs, sizes, dim)
+    # nn.Unflatten: whole blocks leave, and the first of its sizes follows.
+    tracer.flexible = frozenset({dim})
+    try:
+        result = func(*args, **kwargs)
+    finally:
+        tracer.flexible = None
+    labels = labels_along(tracer.labels_of(result), dim)
+    if labels is not None:
+        tracer.trace.counted.append((tracer.module_path, "unflattened_size", 0, labels))
+    return result
+
+
+@_handles(
+    torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn,
+    torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
+)  # fmt: skip
+def _create(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    given = args[1:] if args and isinstance(args[0], torch.Tensor) else args
+    sizes = kwargs.get("size") or (given[0] if func in (torch.full, torch.Tensor.new_full) else _listed(given))
+    factors = []
+    for dim, size in enumerate(sizes):
+        if size > 1 and (tracer.in_torch_module or isinstance(size, TracedSize)):
+            labels = tracer.facts.fresh(size)
+            factors.append(Factor((dim,), labels))
+            if isinstance(size, TracedSize):
+                source = size.source
+                reason = f"size given to {func.__name__} by {tracer.where()}"
+                tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
+    tracer.set_labels(result, tuple(factors))
+    return result
+
+
+@_handles(torch.arange, torch.linspace)
+def _count(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    for size in (*args, *kwargs.values()):
+        if isinstance(size, TracedSize):
+            size.source.pin(f"the numbers of {func.__name__}")
+    return func(*args, **kwargs)
+
+
+@_handles(torch.split, torch.Tensor.split, torch.functional.split)
+def _split(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    pieces = func(*args, **kwargs)
+    sizes = args[1] if len(args) > 1 else kwargs.get("split_size", kwargs.get("split_size_or_sections"))
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
+    listed = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * (len(pieces) - 1)
+    # The last of equal pieces is what is left over.
+    for piece, size in zip(pieces, listed, strict=False):
+        _given(tracer, piece, dim, size, "split")
+    return pieces
+
+
+@_handles(torch.narrow, torch.Tensor.narrow)
+def _narrow(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    named = dict(zip(("input", "dim", "start", "length"), args, strict=False)) | kwargs
+    tensor, dim, start = args[0], named["dim"] % args[0].dim(), named["start"]
+    _cut(tracer, tensor, dim, start, "narrow")
+    result = func(*args, **kwargs)
+    _given(tracer, result, dim, named["length"], "narrow")
+    return result
+
+
+@_handles(torch.Tensor.__getitem__, torch.Tensor.__setitem__)
+def _getitem(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    tensor, items = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
+    dim = 0
+    for position, item in enumerate(items):
+        if item is Ellipsis:
+            dim = tensor.dim() - sum(_dims_used(i) for i in items[position + 1 :])
+        elif isinstance(item, slice):
+            _slice(tracer, tensor, dim, item)
+            dim += 1
+        else:
+            dim += _dims_used(item)
+    return func(*args, **kwargs)
+
+
+def _dims_used(item: Any) -> int:
+    if item is None or item is Ellipsis or isinstance(item, bool):
+        return 0
+    if isinstance(item, torch.Tensor) and item.dtype in (torch.bool, torch.uint8):
+        return item.dim()
+    return 1
+
+
+def _slice(tracer: Tracer, tensor: torch.Tensor, dim: int, item: slice) -> None:
+    if item.step not in (None, 1):
+        labels = labels_along(tracer.labels_of(tensor), dim)
+        if labels is not None:
+            _fix_every_row(tracer, tensor, dim, slice(None), f"strided slice ({tracer.where()})")
+        return
+    for bound in (item.start, item.stop):
+        if bound is not None:
+            _cut(tracer, tensor, dim, bound, "a slice")
+
+
+def _cut(tracer: Tracer, tensor: torch.Tensor, dim: int, bound: Any, what: str) -> None:
+    """An axis is cut at index ``bound``: as many indices as that stay before it (after it, if negative)."""
+    size = tensor.size(dim)
+    if isinstance(bound, torch.Tensor) or labels_along(tracer.labels_of(tensor), dim) is None:
+        return
+    if isinstance(bound, TracedSize):
+        labels = labels_along(tracer.labels_of(tensor), dim)
+        assert labels is not None
+        source = bound.source
+        reason = f"cut by {what} at {tracer.where()}"
+        part = labels[: int(bound)]
+        tracer.facts.same_count(part, source.labels, reason, weight_a=source.over, weight_b=source.times)
+    elif 0 < abs(bound) < size:
+        part = slice(None, bound) if bound > 0 else slice(bound, None)
+        _fix_every_row(tracer, tensor, dim, part, f"cut by {what} at index {bound} ({tracer.where()})")
+
+
+def _fix_every_row(tracer: Tracer, tensor: torch.Tensor, dim: int, part: slice, reason: str) -> None:
+    for factor in tracer.labels_of(tensor):
+        if factor.free == dim:
+            tracer.facts.fix(factor.labels[..., part], reason)
+
+
+# --- functions with sizes of their own ------------------------------------------------------------------------------------
+
+
+@_handles(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
+def _convolution(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+    tracer.resizable = isinstance(groups, TracedSize)
+    try:
+        return func(*args, **kwargs)
+    finally:
+        tracer.resizable = False
+
+
+@_handles(F.layer_norm, F.rms_norm)
+def _layer_norm(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    shape = list(args[1] if len(args) > 1 else kwargs["normalized_shape"])
+    tensor = args[0]
+    first = tensor.dim() - len(shape)
+    for position, size in enumerate(shape):
+        labels = labels_along(tracer.labels_of(tensor), first + position)
+        if labels is not None and tracer.in_torch_module:
+            tracer.trace.counted.append((tracer.module_path, "normalized_shape", position, labels))
+        _given(tracer, tensor, first + position, size, func.__name__)
+    return func(*args, **kwargs)
+
+
+@_handles(F.multi_head_attention_forward)
+def _attention(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    """Whole heads leave, so that the head width and its scale stay; inner width and embedding shrink alike."""
+    names = ("query", "key", "value", "embed_dim", "num_heads", "in_weight", "in_bias", "bias_k", "bias_v", "add_zero",
+             "dropout", "out_weight", "out_bias")  # fmt: skip
+    named = dict(zip(names, args, strict=False))
+    query, out_weight = named["query"], named["out_weight"]
+    heads = named["num_heads"]
+    width = query.size(-1) // heads
+    separate = [kwargs.get(f"{name}_proj_weight") for name in "qkv"]
+    for tensor in (named["in_weight"], named["in_bias"], named["bias_k"], named["bias_v"], *separate):
+        if tensor is not None:
+            _coarsen(tracer, tensor, tensor.dim() - 1 if tensor.dim() == 3 else 0, width)
+    _coarsen(tracer, out_weight, 1, width)
+    result = func(*args, **kwargs)
+    inner, outer = labels_along(tracer.labels_of(out_weight), 1), labels_along(tracer.labels_of(query), query.dim() - 1)
+    reason = f"width of nn.MultiheadAttention and of its input ({tracer.where()})"
+    if inner is not None:
+        if outer is None or not tracer.in_torch_module:
+            tracer.facts.fix(inner, f"{algebra.NO_INDEX}: {reason}")
+        else:
+            tracer.facts.same_count(inner, outer, reason)
+    return result
+
+
+def _coarsen(tracer: Tracer, tensor: torch.Tensor, axis: int, width: int) -> None:
+    """From here on, blocks of ``width`` consecutive indices of a parameter axis leave together."""
+    factors = []
+    for factor in tracer.labels_of(tensor):
+        if factor.dims == (axis,):
+            blocks = factor.labels.reshape(-1, width)
+            tracer.facts.equate(blocks, blocks[:, :1], f"whole heads leave ({tracer.where()})")
+            factor = Factor((axis,), np.repeat(blocks[:, 0], width))
+        factors.append(factor)
+    tracer.set_labels(tensor, tuple(factors))

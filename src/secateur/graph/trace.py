@@ -1,0 +1,123 @@
+"""``trace``: run the user's entry point once and read the dependency graph off it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from secateur.errors import SecateurError, TraceError
+from secateur.graph.build import build_graph
+from secateur.graph.components import ComponentSpec, component_map, paths_of
+from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
+from secateur.graph.graph import DependencyGraph
+from secateur.graph.sizes import SizeMode
+from secateur.graph.solve import solve
+from secateur.graph.tracer import Trace, Tracer, plain_kernels
+
+
+def trace(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    run: EntryPoint | None = None,
+    components: Mapping[str, ComponentSpec] | None = None,
+    protect: Iterable[nn.Module | nn.Parameter | str] = (),
+) -> DependencyGraph:
+    """Find which channels of which parameters must leave together, by running the model once.
+
+    The run is an ordinary eager one without gradients: any Python, any method of the model, any number of calls. The
+    model is not changed; its buffers are, if the run itself changes them (a batch norm in training mode), so that they
+    are put back afterwards.
+
+    Args:
+        model: the model, in the mode (``eval()``, usually) in which it will be used.
+        example_inputs: a tensor, a tuple (positional) or a mapping (keywords) of inputs for ``model(...)``.
+        run: instead, a function that takes the model, exercises it, and returns the outputs whose sizes are kept.
+        components: name to module, dotted name, or a list of these; by default each direct child with parameters.
+        protect: modules, parameters, or dotted names of either, whose output axes stay whole.
+
+    Returns:
+        The dependency graph; ``print`` shows components, groups, interfaces and what can't be pruned.
+
+    Raises:
+        TraceError: no parameters, an entry point that fails, a name that matches nothing.
+
+    Time is about that of one forward pass plus a part linear in the number of operators and channels.
+    """
+    entry_point = as_entry_point(example_inputs, run)
+    _check_model(model)
+    owners = component_map(model, components)
+    protected = [path for item in protect for path in paths_of(model, item, "protect")]
+    tracer = Tracer(model, owners)
+    run_traced(model, entry_point, tracer)
+    _pin_unreached(tracer.trace)
+    _pin_protected(tracer.trace, protected)
+    return build_graph(model, tracer.trace, solve(tracer.trace), owners, entry_point)
+
+
+def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any:
+    """Run the entry point under ``tracer``, pin its outputs, and leave the model and torch as they were.
+
+    Raises:
+        TraceError: the entry point raised; the model's own error is the cause.
+    """
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        contexts: tuple[AbstractContextManager[Any], ...] = (
+            plain_kernels(),
+            tracer.watching_modules(),
+            tracer,
+            SizeMode(tracer),
+        )
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
+            outputs = entry_point(model)
+    except SecateurError:
+        raise
+    except Exception as error:  # whatever the user's code raises is reported as the user's
+        if tracer.following:
+            raise
+        raise TraceError(
+            f"the entry point failed while {type(model).__name__} was traced: {type(error).__name__}: {error}. "
+            "Check that example_inputs (or run=) work with model(...) outside Secateur"
+        ) from error
+    finally:
+        for buffer, value in buffers:
+            buffer.data.copy_(value)
+    for tensor in tensors_in(outputs):
+        for factor in tracer.labels_of(tensor):
+            tracer.facts.fix(factor.labels, "output of the entry point")
+    return outputs
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}")
+    if next(model.parameters(), None) is None:
+        raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
+
+
+def _pin_unreached(trace: Trace) -> None:
+    """Parameters that the entry point never uses: nothing is known of them."""
+    for axis in trace.axes:
+        if axis.parameter not in trace.reached:
+            trace.facts.fix(axis.labels, "not reached by the entry point")
+        elif len(axis.labels) == 1:
+            trace.facts.fix(axis.labels, "an axis of length one")
+
+
+def _pin_protected(trace: Trace, protected: list[str]) -> None:
+    """Pin the output axes, those that are never summed over, of everything under these paths."""
+    consumed = np.zeros(trace.facts.size, dtype=bool)
+    for labels in trace.consumed:
+        consumed[labels[labels >= 0]] = True
+    for path in protected:
+        for axis in trace.axes:
+            inside = axis.parameter == path or axis.parameter.startswith(f"{path}.") or not path
+            if inside and not consumed[axis.labels].any():
+                trace.facts.fix(axis.labels, f"protected: {path or 'the whole model'}")

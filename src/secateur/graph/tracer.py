@@ -1,0 +1,356 @@
+"""Run a model eagerly and follow every index: the tracer.
+
+A :class:`torch.utils._python_dispatch.TorchDispatchMode` sees every ATen operator of an ordinary run, whatever Python
+made it; the rule of each operator passes the labels on. A second mode (``sizes``) watches the sizes that the code reads
+and gives. Nothing of either stays behind.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from secateur.graph.components import ComponentMap
+from secateur.graph.labels import Factor, Factors, Facts, Labels
+from secateur.graph.rules import Extents, OpCall, find_rule
+
+# In-place operators that change the shape they are called on: by the time they are seen, the old shape is gone.
+_RESHAPING_IN_PLACE = frozenset(
+    f"aten.{name}_" for name in ("squeeze", "unsqueeze", "transpose", "t", "resize", "resize_as", "set", "swapaxes")
+)
+_OWN_FOLDER = str(Path(__file__).parent)
+_TORCH_FOLDER = str(Path(torch.__file__).parent)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What is known of one tensor.
+
+    Attributes:
+        factors: its labels.
+        weight: whether it was made from parameters and buffers alone.
+        made_in: bit set of the components whose code made it.
+    """
+
+    factors: Factors
+    weight: bool = False
+    made_in: int = 0
+
+
+_UNKNOWN = State(())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisLabels:
+    """The labels of one axis of one parameter or buffer."""
+
+    parameter: str
+    axis: int
+    labels: Labels
+
+
+@dataclass(slots=True)
+class Trace:
+    """Everything one run taught: raw material for the graph."""
+
+    facts: Facts = field(default_factory=Facts)
+    axes: list[AxisLabels] = field(default_factory=list)
+    tied: dict[str, str] = field(default_factory=dict)
+    macs: list[tuple[int, Extents]] = field(default_factory=list)
+    consumed: list[Labels] = field(default_factory=list)
+    produced: list[Labels] = field(default_factory=list)
+    counted: list[tuple[str, str, int | None, Labels]] = field(default_factory=list)
+    flows: dict[tuple[int, int], None] = field(default_factory=dict)
+    reached: set[str] = field(default_factory=set)
+    missing_rules: dict[str, None] = field(default_factory=dict)
+
+
+class Tracer(TorchDispatchMode):
+    """Follows labels through every operator run while the mode is active."""
+
+    def __init__(self, model: nn.Module, components: ComponentMap) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.facts = self.trace.facts
+        self.following = False
+        """Whether labels are being followed; an error meanwhile is ours, not the model's."""
+        self.flexible: frozenset[int] | None = None
+        self.resizable = False
+        self._components = components
+        self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._owner: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._stack: list[nn.Module] = []
+        self._label_parameters(model)
+
+    # --- parameters -------------------------------------------------------------------------------------------------
+
+    def _label_parameters(self, model: nn.Module) -> None:
+        """Fresh labels for every axis of every parameter and buffer; those that share storage share labels."""
+        seen: dict[tuple[Any, ...], str] = {}
+        states: dict[str, State] = {}
+        everything = [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]
+        for name, tensor in everything:
+            key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+            first = seen.setdefault(key, name) if tensor.numel() else name
+            if first == name:
+                states[name] = self._label(name, tensor)
+            else:
+                self.trace.tied[name] = first
+            self._states[tensor] = states[first]
+            self._owner[tensor] = first
+
+    def _label(self, name: str, tensor: torch.Tensor) -> State:
+        factors = []
+        for axis, size in enumerate(tensor.shape):
+            labels = self.facts.fresh(size)
+            self.trace.axes.append(AxisLabels(name, axis, labels))
+            if size > 1:
+                factors.append(Factor((axis,), labels))
+        return State(tuple(factors), weight=True, made_in=1 << (self._components.of(name) or 0))
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state(self, tensor: torch.Tensor) -> State:
+        """What is known of a tensor."""
+        found: State = self._states.get(tensor, _UNKNOWN)
+        return found
+
+    def labels_of(self, tensor: torch.Tensor) -> Factors:
+        """The labels of a tensor."""
+        return self.state(tensor).factors
+
+    def is_weight(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor was made from parameters and buffers alone."""
+        return self.state(tensor).weight
+
+    def set_labels(self, tensor: torch.Tensor, factors: Factors) -> None:
+        """Replace the labels of a tensor."""
+        old = self.state(tensor)
+        self._states[tensor] = State(factors, old.weight, old.made_in)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The innermost module whose forward is running."""
+        return self._stack[-1] if self._stack else None
+
+    @property
+    def module_path(self) -> str:
+        """Dotted path of the innermost module that is part of the model."""
+        return next((self._paths[id(m)] for m in reversed(self._stack) if id(m) in self._paths), "")
+
+    @property
+    def in_torch_module(self) -> bool:
+        """Whether torch.nn's own code is running: its integers are attributes that surgery keeps true."""
+        return self.module is not None and type(self.module).__module__.startswith("torch.nn.modules")
+
+    # --- operators --------------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():
+            result = self.execute(func, args, kwargs)
+            self.following = True
+            call = self._call(func, args, kwargs, result)
+            if call is not None:
+                result = self._follow(call, func, args, kwargs, result)
+            self.following = False
+        return result
+
+    def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run the operator itself."""
+        return func(*args, **kwargs)
+
+    def _call(self, func: Any, args: Any, kwargs: Any, result: Any) -> OpCall | None:
+        """The call as rules see it; None if nothing that goes in carries labels."""
+        arguments = dict(_defaults(func))
+        arguments.update(zip(_names(func), args, strict=False))
+        arguments.update(kwargs)
+        call = OpCall(
+            name=str(func.overloadpacket),
+            arguments=arguments,
+            outputs=tuple(_flat_tensors(result)),
+            labels_of=self.labels_of,
+            is_weight=self.is_weight,
+            facts=self.facts,
+            where="",
+            flexible=self.flexible,
+            resizable=self.resizable or self.in_torch_module,
+        )
+        for tensor in call.tensors():
+            if tensor in self._owner:
+                self.trace.reached.add(self._owner[tensor])
+        if not call.outputs or not any(self.state(t) is not _UNKNOWN for t in call.tensors()):
+            return None
+        call.where = self.where()
+        return call
+
+    def _follow(self, call: OpCall, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        """Apply the call's rule; what it says becomes the outputs' state."""
+        mutated = {id(t) for t in _mutated(func, call)}
+        rule = None if str(func.overloadpacket) in _RESHAPING_IN_PLACE else find_rule(call.name)
+        if rule is None:
+            self._unknown(call)
+            outputs: list[Factors] = [() for _ in call.outputs]
+        else:
+            outputs = list(rule(call))
+        self._record(call)
+        component = self._component_of(call)
+        weight, made_in = self._provenance(call, component)
+        for tensor, factors in zip(call.outputs, outputs, strict=True):
+            if id(tensor) in mutated:
+                old = self.state(tensor)
+                kept = () if rule is None else old.factors
+                self._states[tensor] = State(kept, old.weight and weight, old.made_in | made_in)
+            else:
+                _check(call, tensor, factors)
+                self._states[tensor] = State(factors, weight, made_in)
+        return result
+
+    def _unknown(self, call: OpCall) -> None:
+        """An operator without a rule: whatever goes in must stay."""
+        self.trace.missing_rules[call.name] = None
+        for tensor in call.tensors():
+            for factor in self.labels_of(tensor):
+                self.facts.fix(factor.labels, f"no rule for {call.name} in {call.where}")
+
+    def _record(self, call: OpCall) -> None:
+        component = self._component_of(call)
+        self.trace.macs.extend((component or 0, extents) for extents in call.macs)
+        self.trace.consumed.extend(call.consumed)
+        self.trace.produced.extend(call.produced)
+        if self.in_torch_module:
+            self.trace.counted.extend((self.module_path, name, None, labels) for name, labels in call.counted.items())
+
+    def _component_of(self, call: OpCall) -> int | None:
+        """The component of the first parameter used, else of the code that runs; None for the user's glue code."""
+        for tensor in call.tensors():
+            state = self.state(tensor)
+            if state.weight and state.made_in:
+                return state.made_in.bit_length() - 1
+        for module in reversed(self._stack):
+            path = self._paths.get(id(module))
+            if path:
+                return self._components.of(path)
+        return None
+
+    def _provenance(self, call: OpCall, component: int | None) -> tuple[bool, int]:
+        tensors = call.tensors()
+        weight = all(self.is_weight(t) or t.dim() == 0 for t in tensors)
+        sources = 0
+        for tensor in tensors:
+            state = self.state(tensor)
+            if not state.weight:
+                sources |= state.made_in
+        if component is None:
+            return weight, sources
+        for source in _bits(sources & ~(1 << component)):
+            self.trace.flows[(source, component)] = None
+        return weight, 1 << component
+
+    def where(self) -> str:
+        """Module path and source line of the user's code that is running."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith((_OWN_FOLDER, _TORCH_FOLDER)):
+            frame = frame.f_back
+        place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else "torch"
+        path = self.module_path
+        return f"{path} at {place}" if path else place
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def watching_modules(self) -> Iterator[None]:
+        """Know which module's forward is running, while the context lasts."""
+
+        def enter(module: nn.Module, args: Any) -> None:
+            self._stack.append(module)
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            while self._stack and self._stack.pop() is not module:
+                # A forward that raised and was caught left its modules behind.
+                continue
+
+        with ExitStack() as stack:
+            for register, hook in (
+                (nn.modules.module.register_module_forward_pre_hook, enter),
+                (nn.modules.module.register_module_forward_hook, leave),
+            ):
+                stack.callback(register(hook).remove)  # type: ignore[operator]
+            yield
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """No gradients, and none of the fused paths that hide structure: mkldnn, cuDNN, fast attention."""
+    mkldnn = torch._C._get_mkldnn_enabled()
+    cudnn = torch.backends.cudnn.enabled
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    with torch.no_grad():
+        torch._C._set_mkldnn_enabled(False)
+        torch.backends.cudnn.enabled = False
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch._C._set_mkldnn_enabled(mkldnn)
+            torch.backends.cudnn.enabled = cudnn
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@lru_cache(maxsize=None)
+def _names(func: Any) -> tuple[str, ...]:
+    return tuple(a.name for a in func._schema.arguments)
+
+
+@lru_cache(maxsize=None)
+def _defaults(func: Any) -> dict[str, Any]:
+    return {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+
+
+def _mutated(func: Any, call: OpCall) -> list[torch.Tensor]:
+    if not func._schema.is_mutable:
+        return []
+    written = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [call.arguments[name] for name in written if isinstance(call.arguments.get(name), torch.Tensor)]
+
+
+def _flat_tensors(result: Any) -> list[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, (tuple, list)):
+        return [t for item in result for t in _flat_tensors(item)]
+    return []
+
+
+def _bits(mask: int) -> Iterator[int]:
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+def _check(call: OpCall, tensor: torch.Tensor, factors: Factors) -> None:
+    """A rule's claim must fit the output; anything else is a bug in the rule."""
+    for factor in factors:
+        shape = tuple(tensor.shape[d] if d < tensor.dim() else -1 for d in factor.dims)
+        if shape != factor.labels.shape:
+            raise AssertionError(
+                f"rule of {call.name} gave labels {factor.labels.shape} on dims {factor.dims} of {tuple(tensor.shape)}"
+            )
+
+
