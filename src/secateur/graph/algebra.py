@@ -1,7 +1,7 @@
 """The closed vocabulary of label maps: align, reduce, contract, reshape, permute, index.
 
-Every operator rule is written with these few functions. They take and return factors (see ``labels``) and write what they
-learn into ``Facts``. Costs are linear in the number of labels touched; nothing runs per channel.
+Every operator rule is written with these few functions. They take and return factors (see ``labels``) and write what
+they learn into ``Facts``. Costs are linear in the number of labels touched; nothing runs per channel.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _mergeable(facts: Facts, factor: Factor, touched: list[Segment], where: str)
 
 
 def _settle(facts: Facts, factor: Factor, where: str, flexible: frozenset[int] | None) -> Factors:
-    """Choose along which dimension a split axis can lose indices: the innermost, unless only an outer one can shrink."""
+    """Choose where a split axis can lose indices: along the innermost dimension, unless only an outer can shrink."""
     if len(factor.dims) == 1:
         return (factor,)
     dims = tuple(sorted(factor.dims))

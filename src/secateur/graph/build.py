@@ -130,7 +130,9 @@ class _Builder:
 
     def _mixing(self) -> list[tuple[str, ...]]:
         found: list[dict[str, None]] = [{} for _ in self._solution.sizes]
-        for note in self._trace.facts.mixed:
+        for number, note in enumerate(self._trace.facts.mixed):
+            if not self._trace.mixed_in_use >> number & 1:
+                continue
             groups = self._solution.group_of[self._solution.channel_of[note.labels]]
             for group in np.unique(groups[groups >= 0]):
                 found[group][note.reason] = None

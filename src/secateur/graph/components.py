@@ -11,7 +11,8 @@ from torch import nn
 
 from secateur.errors import TraceError
 
-ComponentSpec = nn.Module | nn.Parameter | str | Iterable[nn.Module | nn.Parameter | str]
+ComponentPart = nn.Module | torch.Tensor | str
+ComponentSpec = ComponentPart | Iterable[ComponentPart]
 
 ROOT = "model"
 """The component of parameters that the model itself holds, outside its children."""
@@ -47,7 +48,9 @@ def component_map(model: nn.Module, components: Mapping[str, ComponentSpec] | No
             raise TraceError(f"component {name!r} is empty; give it a module, its dotted name, or a list of these")
         for path in paths:
             if owner.setdefault(path, name) != name:
-                raise TraceError(f"components {owner[path]!r} and {name!r} both claim {path!r}; leave it to one of them")
+                raise TraceError(
+                    f"components {owner[path]!r} and {name!r} both claim {path!r}; leave it to one of them"
+                )
     for child, module in model.named_children():
         if any(True for _ in _tensors(module)):
             owner.setdefault(child, child)
@@ -72,7 +75,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
 
 
-def _as_list(spec: ComponentSpec) -> list[nn.Module | nn.Parameter | str]:
+def _as_list(spec: ComponentSpec) -> list[ComponentPart]:
     if isinstance(spec, (nn.Module, torch.Tensor, str)):
         return [spec]
     return list(spec)

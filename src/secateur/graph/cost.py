@@ -1,12 +1,14 @@
 """Closed-form cost: parameters and multiply-adds of any kept counts, exactly and without surgery.
 
-Every parameter's size is the product of its axes' lengths, and every matrix product's multiply-adds (MACs) the product of
-its extents. A length is affine in the kept counts (indices that always stay, plus multiplicity times kept channels), so
-both are sums of products of affine forms: microseconds for a whole model, and bilinear in neighbouring widths.
+Every parameter's size is the product of its axes' lengths, and every matrix product's multiply-adds (MACs) the
+product of its extents. A length is affine in the kept counts (indices that always stay, plus multiplicity times kept
+channels), so both are sums of products of affine forms: microseconds for a whole model, and bilinear in neighbouring
+widths.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +60,7 @@ class Products:
 
     def terms(self, kept: IntArray) -> IntArray:
         """Value of every term, shape (..., terms), for kept counts of shape (..., groups)."""
-        flat = kept.reshape(-1, kept.shape[-1])
+        flat = kept.reshape(math.prod(kept.shape[:-1]), kept.shape[-1])
         if len(self.starts) == 0:
             return np.zeros((*kept.shape[:-1], 0), dtype=np.int64)
         factors = np.asarray((self.coefficients @ flat.T).T) // self.divisors + self.constants
@@ -90,11 +92,14 @@ class CostModel:
         """``of`` "params" or "macs" per component, shape (..., components), for kept counts of shape (..., groups)."""
         products = self.parameter_terms if of == "params" else self.mac_terms
         membership = sparse.csr_array(
-            (np.ones(len(products.components), dtype=np.int64), (products.components, np.arange(len(products.components)))),
+            (
+                np.ones(len(products.components), dtype=np.int64),
+                (products.components, np.arange(len(products.components))),
+            ),
             shape=(len(self.component_names), len(products.components)),
         )
         terms = products.terms(kept)
-        totals = np.asarray((membership @ terms.reshape(-1, terms.shape[-1]).T).T)
+        totals = np.asarray((membership @ terms.reshape(math.prod(terms.shape[:-1]), terms.shape[-1]).T).T)
         return totals.reshape(*kept.shape[:-1], len(self.component_names))
 
     def cost(self, kept: IntArray) -> Cost:
@@ -126,9 +131,11 @@ def products(terms: Sequence[Sequence[Affine]], components: Sequence[int], group
     factors = [factor for term in terms for factor in (term or [Affine(1)])]
     lengths = [max(len(term), 1) for term in terms]
     entries = [(row, group, times) for row, f in enumerate(factors) for group, times in f.numerators]
-    rows, columns, values = (np.array(column, dtype=np.int64) for column in zip(*entries, strict=True)) if entries else (
-        np.zeros(0, dtype=np.int64),
-    ) * 3
+    rows, columns, values = (
+        (np.array(column, dtype=np.int64) for column in zip(*entries, strict=True))
+        if entries
+        else (np.zeros(0, dtype=np.int64),) * 3
+    )
     return Products(
         np.array([f.constant for f in factors], dtype=np.int64),
         sparse.csr_array((values, (rows, columns)), shape=(len(factors), group_count)),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from secateur.graph.graph import DependencyGraph
 
 WIDTH = 120
-_SHOWN = 12
+_SHOWN = 8
 # A rule under the header and nothing else; plain ASCII, so that it prints on every terminal and in every log.
 _PLAIN = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
@@ -146,19 +146,48 @@ def _name_and_notes(group: ChannelGroup) -> str:
     if group.step > 1:
         lines.append(f"in steps of {group.step}")
     if group.mixing:
-        lines.append(f"mixed by {'; '.join(group.mixing)}")
+        lines.append(f"mixed by {'; '.join(_gathered_places(group.mixing))}")
     return "\n  ".join(lines)
 
 
+def _gathered_places(reasons: Sequence[str]) -> list[str]:
+    """Reasons with the same beginning as one, with the number of their places."""
+    places: dict[str, list[str]] = {}
+    for reason in reasons:
+        places.setdefault(reason.partition(" (")[0], []).append(reason)
+    return [same[0] if len(same) == 1 else f"{what} ({len(same)} places)" for what, same in places.items()]
+
+
 def compact_members(members: Sequence[Member], *, limit: int = _SHOWN) -> str:
-    """Members as text, the axes of one module gathered: ``encoder.0.(weight[0], bias[0])``."""
+    """Members as text, the axes of one module gathered: ``encoder.0.(weight[0], bias[0])``.
+
+    If that makes more than ``limit`` parts, those that differ only in numbers are gathered too:
+    ``layers.*.norm.(weight[0], bias[0]) (12 modules)``.
+    """
     parts = []
     for module, held in itertools.groupby(members, key=lambda m: m.parameter.rpartition(".")[0]):
         axes = [str(m).removeprefix(f"{module}.") for m in held]
         inner = axes[0] if len(axes) == 1 else f"({', '.join(axes)})"
-        parts.append(f"{module}.{inner}" if module else ", ".join(axes))
-    more = [f"... and {len(parts) - limit} more"] if len(parts) > limit else []
-    return ", ".join(parts[:limit] + more)
+        parts.append((module, inner))
+    texts = [_joined(module, inner) for module, inner in parts]
+    if len(texts) > limit:
+        texts = _gathered_modules(parts)
+    more = [f"... and {len(texts) - limit} more"] if len(texts) > limit else []
+    return ", ".join(texts[:limit] + more)
+
+
+def _gathered_modules(parts: Sequence[tuple[str, str]]) -> list[str]:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for module, inner in parts:
+        alike.setdefault((re.sub(r"\b\d+\b", "*", module), inner), []).append(module)
+    return [
+        _joined(modules[0], inner) if len(modules) == 1 else f"{pattern}.{inner} ({len(modules)} modules)"
+        for (pattern, inner), modules in alike.items()
+    ]
+
+
+def _joined(module: str, inner: str) -> str:
+    return f"{module}.{inner}" if module else inner.strip("()")
 
 
 def _unprunable_section(unprunable: Sequence[Unprunable]) -> list[RenderableType]:

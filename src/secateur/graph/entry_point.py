@@ -21,6 +21,7 @@ class ForwardCall:
     inputs: Any
 
     def __call__(self, model: nn.Module) -> Any:
+        """Call ``model`` with the inputs."""
         return call_forward(model, self.inputs)
 
 

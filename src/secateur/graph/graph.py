@@ -10,6 +10,7 @@ import numpy as np
 
 from secateur.errors import PlanError
 from secateur.graph.cost import Affine, Cost, CostModel, IntArray
+from secateur.graph.describe import describe
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.groups import Component, Consumer, Flow, Group, ParameterSpec, Unprunable
 
@@ -77,6 +78,10 @@ class DependencyGraph:
     def interfaces(self) -> tuple[Group, ...]:
         """The groups whose parameters belong to several components."""
         return tuple(g for g in self.groups if g.is_interface)
+
+    def __str__(self) -> str:
+        """Components, groups, interfaces and what can't be pruned, as plain-text tables."""
+        return describe(self)
 
     @cached_property
     def _index(self) -> dict[str, int]:

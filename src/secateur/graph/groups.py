@@ -44,7 +44,7 @@ class Member:
     @property
     def multiplicity(self) -> int:
         """Indices of this axis per channel, such as 49 for a flattened 7x7 map."""
-        return self.indices.shape[1]
+        return int(self.indices.shape[1])
 
     def __str__(self) -> str:
         times = f" x{self.multiplicity}" if self.multiplicity > 1 else ""

@@ -1,9 +1,10 @@
 """Labels: one integer per index of every axis, the equalities between them, and what else a trace learns of them.
 
-A tensor's labels are a tuple of *factors*. A factor with one dimension says which label each index along it carries. A
-factor with several dimensions comes from splitting an axis, ``(h*d)`` into ``(h, d)``: its last dimension is the one along
-which indices can leave, separately for every index of the dimensions before it (the *rows*), as long as every row keeps
-the same number. An element leaves with any label that it carries; a dimension without a factor never shrinks.
+A tensor's labels are a tuple of *factors*. A factor with one dimension says which label each index along it carries.
+A factor with several dimensions comes from splitting an axis, ``(h*d)`` into ``(h, d)``: its last dimension is the
+one along which indices can leave, separately for every index of the dimensions before it (the *rows*), as long as
+every row keeps the same number. An element leaves with any label that it carries; a dimension without a factor never
+shrinks.
 """
 
 from __future__ import annotations
@@ -116,9 +117,7 @@ class Facts:
 
     def mix(self, labels: Labels, reason: str) -> None:
         """An operation mixes these labels, so that removing one is not the same as zeroing it."""
-        labels = labels[labels != NONE]
-        if labels.size:
-            self.mixed.append(Noted(np.unique(labels), reason))
+        self.mixed.append(Noted(np.unique(labels[labels != NONE]), reason))
 
     def balance(self, rows: Labels, reason: str) -> None:
         """Every row of a (rows, columns) array keeps the same number of labels."""
@@ -137,7 +136,8 @@ def labels_along(factors: Iterable[Factor], dim: int) -> Labels | None:
     """The labels along one dimension, None if it has none; of a split axis, the first row's."""
     for factor in factors:
         if dim == factor.free:
-            return factor.labels.reshape(-1, factor.labels.shape[-1])[0]
+            first: Labels = factor.labels.reshape(-1, factor.labels.shape[-1])[0]
+            return first
         if dim in factor.dims:
             return None
     return None

@@ -1,9 +1,10 @@
 """Sizes with provenance: what the code reads from shapes, and which sizes it gives to operators.
 
-After surgery a forward pass can still hold yesterday's sizes, ``x.view(b, n, 4, 16)`` or ``h[:, :16]``. While tracing,
-``tensor.shape`` gives integers that remember which labels they count, so that a size which follows the model is told from
-one that doesn't. A size that can't follow pins what it measures; one that follows ties the counts of what it measures and
-where it came from. A module of torch.nn keeps its own sizes in attributes, which surgery changes.
+After surgery a forward pass can still hold yesterday's sizes, ``x.view(b, n, 4, 16)`` or ``h[:, :16]``. While
+tracing, ``tensor.shape`` gives integers that remember which labels they count, so that a size which follows the model
+is told from one that doesn't. A size that can't follow pins what it measures; one that follows ties the counts of
+what it measures and where it came from. A module of torch.nn keeps its own sizes in attributes, which surgery
+changes.
 
 This is the place for more sources of sizes: attributes of the user's own modules, configuration objects.
 """
@@ -35,7 +36,7 @@ class Source:
 
     def note_number(self, what: str) -> None:
         """The size is used as a number (a scale, say), not as a size: removing is then not the same as zeroing."""
-        self.tracer.facts.mix(self.labels, f"width used as a number by {what} ({self.tracer.where()})")
+        self.tracer.mix(self.labels, f"width used as a number by {what} ({self.tracer.where()})")
 
     def pin(self, what: str) -> None:
         """The size goes into arithmetic that can't be followed."""
@@ -48,6 +49,7 @@ class TracedSize(int):
     source: Source
 
     def __new__(cls, value: int, source: Source) -> TracedSize:
+        """An integer of this value that counts ``source``."""
         size = super().__new__(cls, value)
         size.source = source
         return size
@@ -158,10 +160,10 @@ def _note_numbers(func: Any, args: Any) -> None:
             arg.source.note_number(getattr(func, "__name__", "an operator"))
 
 
-# --- reading sizes ------------------------------------------------------------------------------------------------------
+# --- reading sizes ----------------------------------------------------------------------------------------------------
 
 
-@_handles(torch.Tensor.shape.__get__)
+@_handles(torch.Tensor.shape.__get__)  # type: ignore[attr-defined]
 def _shape(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> torch.Size:
     return torch.Size(_traced_shape(tracer, args[0], func(*args, **kwargs)))
 
@@ -183,7 +185,7 @@ def _traced_shape(tracer: Tracer, tensor: torch.Tensor, shape: Sequence[int]) ->
     return sizes
 
 
-# --- giving sizes -------------------------------------------------------------------------------------------------------
+# --- giving sizes -----------------------------------------------------------------------------------------------------
 
 
 def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str) -> None:
@@ -198,7 +200,10 @@ def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str)
         reason = f"size given to {what} by {tracer.where()}"
         tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
     elif size != -1 and not tracer.in_torch_module:
-        tracer.facts.fix(labels, f"size {size} given to {what} as a number ({tracer.where()}); -1 or x.shape would follow")
+        tracer.facts.fix(
+            labels,
+            f"{what} has a size given as a number; -1, or one read from x.shape, would follow ({tracer.where()})",
+        )
 
 
 def _is_row(tracer: Tracer, tensor: torch.Tensor, dim: int) -> bool:
@@ -220,8 +225,9 @@ def _reshape_to(tracer: Tracer, func: Any, args: Any, kwargs: Any, sizes: list[A
         result = func(*args, **kwargs)
     finally:
         tracer.flexible = None
+    what = f"{func.__name__}({', '.join(str(int(size)) for size in sizes)})"
     for dim, size in given.items():
-        _given(tracer, result, dim, size, func.__name__)
+        _given(tracer, result, dim, size, what)
     return result
 
 
@@ -230,9 +236,6 @@ def _view(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     sizes = _listed(args[1:]) if len(args) > 1 else list(kwargs.get("shape", kwargs.get("size", ())))
     if any(isinstance(size, torch.dtype) for size in sizes) or "dtype" in kwargs:
         return func(*args, **kwargs)
-    if func is torch.Tensor.expand:
-        shift = len(sizes) - args[0].dim()
-        sizes = [-1 if d < shift or args[0].size(d - shift) == 1 else size for d, size in enumerate(sizes)]
     return _reshape_to(tracer, func, args, kwargs, sizes)
 
 
@@ -266,7 +269,7 @@ def _create(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     factors = []
     for dim, size in enumerate(sizes):
         if size > 1 and (tracer.in_torch_module or isinstance(size, TracedSize)):
-            labels = tracer.facts.fresh(size)
+            labels = tracer.facts.fresh(int(size))
             factors.append(Factor((dim,), labels))
             if isinstance(size, TracedSize):
                 source = size.source
@@ -331,9 +334,7 @@ def _dims_used(item: Any) -> int:
 
 def _slice(tracer: Tracer, tensor: torch.Tensor, dim: int, item: slice) -> None:
     if item.step not in (None, 1):
-        labels = labels_along(tracer.labels_of(tensor), dim)
-        if labels is not None:
-            _fix_every_row(tracer, tensor, dim, slice(None), f"strided slice ({tracer.where()})")
+        _fix_every_row(tracer, tensor, dim, slice(None), f"strided slice ({tracer.where()})")
         return
     for bound in (item.start, item.stop):
         if bound is not None:
@@ -342,17 +343,15 @@ def _slice(tracer: Tracer, tensor: torch.Tensor, dim: int, item: slice) -> None:
 
 def _cut(tracer: Tracer, tensor: torch.Tensor, dim: int, bound: Any, what: str) -> None:
     """An axis is cut at index ``bound``: as many indices as that stay before it (after it, if negative)."""
-    size = tensor.size(dim)
-    if isinstance(bound, torch.Tensor) or labels_along(tracer.labels_of(tensor), dim) is None:
+    labels = labels_along(tracer.labels_of(tensor), dim)
+    if labels is None or isinstance(bound, torch.Tensor):
         return
     if isinstance(bound, TracedSize):
-        labels = labels_along(tracer.labels_of(tensor), dim)
-        assert labels is not None
         source = bound.source
         reason = f"cut by {what} at {tracer.where()}"
-        part = labels[: int(bound)]
-        tracer.facts.same_count(part, source.labels, reason, weight_a=source.over, weight_b=source.times)
-    elif 0 < abs(bound) < size:
+        before = labels[: int(bound)]
+        tracer.facts.same_count(before, source.labels, reason, weight_a=source.over, weight_b=source.times)
+    elif 0 < abs(bound) < len(labels):
         part = slice(None, bound) if bound > 0 else slice(bound, None)
         _fix_every_row(tracer, tensor, dim, part, f"cut by {what} at index {bound} ({tracer.where()})")
 
@@ -363,7 +362,7 @@ def _fix_every_row(tracer: Tracer, tensor: torch.Tensor, dim: int, part: slice, 
             tracer.facts.fix(factor.labels[..., part], reason)
 
 
-# --- functions with sizes of their own ------------------------------------------------------------------------------------
+# --- functions with sizes of their own --------------------------------------------------------------------------------
 
 
 @_handles(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)

@@ -1,8 +1,8 @@
 """Solve what a trace learned: which labels leave together, and how their counts hang together.
 
 Equalities are solved once, by connected components. Equal counts (pieces of a ``chunk``, groups of a norm, heads of a
-fixed number) become blocks within a group or ties between groups where they can; where they can't, the indices concerned
-are equated one by one, which always satisfies them, and the components are solved again.
+fixed number) become blocks within a group or ties between groups where they can; where they can't, the indices
+concerned are equated one by one, which always satisfies them, and the components are solved again.
 """
 
 from __future__ import annotations
@@ -191,20 +191,18 @@ class _Counts:
         return True
 
     def _refined(self, group: int, subsets: list[Labels]) -> Labels | None:
-        """The group's blocks once these subsets must keep equal counts; None if blocks can't express it."""
-        old = self._blocks[group]
-        if len({len(s) for s in subsets}) != 1 or sum(map(len, subsets)) != len(old):
-            return None
-        new = np.full(len(old), -1)
-        for i, subset in enumerate(subsets):
-            new[subset] = i
-        if (new < 0).any():
-            return None
-        pairs, joint = np.unique(np.stack([old, new]), axis=1, return_inverse=True)
-        counts = np.bincount(joint.ravel())
-        if pairs.shape[1] not in (old.max() + 1, new.max() + 1) or len(np.unique(counts)) != 1:
-            return None
-        return np.asarray(joint.ravel())
+        """The group's blocks once these subsets must keep equal fractions; None if blocks can't express it.
+
+        The blocks are the cells into which the subsets cut the old ones: if all cells keep equal numbers, so do unions
+        of equally many.
+        """
+        cells = self._blocks[group]
+        for subset in subsets:
+            inside = np.zeros(len(cells), dtype=np.int64)
+            inside[subset] = 1
+            _, cells = np.unique(2 * cells + inside, return_inverse=True)
+        sizes = np.bincount(cells)
+        return None if len(np.unique(sizes)) != 1 or sizes[0] == 1 else np.asarray(cells)
 
     def _root(self, group: int) -> int:
         while self._tie[group] != group:

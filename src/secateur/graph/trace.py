@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from secateur.errors import SecateurError, TraceError
 from secateur.graph.build import build_graph
-from secateur.graph.components import ComponentSpec, component_map, paths_of
+from secateur.graph.components import ComponentPart, ComponentSpec, component_map, paths_of
 from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
 from secateur.graph.graph import DependencyGraph
-from secateur.graph.sizes import SizeMode
+from secateur.graph.randomness import same_randomness
+from secateur.graph.sizes import SizeMode, TracedSize
 from secateur.graph.solve import solve
 from secateur.graph.tracer import Trace, Tracer, plain_kernels
 
@@ -25,13 +27,13 @@ def trace(
     *,
     run: EntryPoint | None = None,
     components: Mapping[str, ComponentSpec] | None = None,
-    protect: Iterable[nn.Module | nn.Parameter | str] = (),
+    protect: Iterable[ComponentPart] = (),
 ) -> DependencyGraph:
     """Find which channels of which parameters must leave together, by running the model once.
 
     The run is an ordinary eager one without gradients: any Python, any method of the model, any number of calls. The
-    model is not changed; its buffers are, if the run itself changes them (a batch norm in training mode), so that they
-    are put back afterwards.
+    model is not changed: buffers that the run itself changes (a batch norm in training mode) are put back afterwards,
+    and so are the global random states.
 
     Args:
         model: the model, in the mode (``eval()``, usually) in which it will be used.
@@ -53,8 +55,9 @@ def trace(
     owners = component_map(model, components)
     protected = [path for item in protect for path in paths_of(model, item, "protect")]
     tracer = Tracer(model, owners)
-    run_traced(model, entry_point, tracer)
-    _pin_unreached(tracer.trace)
+    with same_randomness():
+        run_traced(model, entry_point, tracer)
+    pin_unreached(tracer.trace)
     _pin_protected(tracer.trace, protected)
     return build_graph(model, tracer.trace, solve(tracer.trace), owners, entry_point)
 
@@ -65,7 +68,6 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
     Raises:
         TraceError: the entry point raised; the model's own error is the cause.
     """
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         contexts: tuple[AbstractContextManager[Any], ...] = (
             plain_kernels(),
@@ -73,7 +75,7 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
             tracer,
             SizeMode(tracer),
         )
-        with ExitStack() as stack:
+        with _left_alone(model), ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context)
             outputs = entry_point(model)
@@ -86,13 +88,29 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
             f"the entry point failed while {type(model).__name__} was traced: {type(error).__name__}: {error}. "
             "Check that example_inputs (or run=) work with model(...) outside Secateur"
         ) from error
-    finally:
-        for buffer, value in buffers:
-            buffer.data.copy_(value)
-    for tensor in tensors_in(outputs):
-        for factor in tracer.labels_of(tensor):
-            tracer.facts.fix(factor.labels, "output of the entry point")
+    tracer.finish(tensors_in(outputs))
     return outputs
+
+
+@contextmanager
+def _left_alone(model: nn.Module) -> Iterator[None]:
+    """Put buffers back, their values and the tensors themselves, and turn traced sizes in attributes into integers."""
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in buffers:
+            with torch.no_grad():
+                buffer.copy_(value)
+            setattr(module, name, buffer)
+        for module in model.modules():
+            for name, value in list(vars(module).items()):
+                if isinstance(value, TracedSize):
+                    setattr(module, name, int(value))
 
 
 def _check_model(model: nn.Module) -> None:
@@ -102,7 +120,7 @@ def _check_model(model: nn.Module) -> None:
         raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
 
 
-def _pin_unreached(trace: Trace) -> None:
+def pin_unreached(trace: Trace) -> None:
     """Parameters that the entry point never uses: nothing is known of them."""
     for axis in trace.axes:
         if axis.parameter not in trace.reached:

@@ -8,10 +8,10 @@ and gives. Nothing of either stays behind.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,10 +25,9 @@ from secateur.graph.components import ComponentMap
 from secateur.graph.labels import Factor, Factors, Facts, Labels
 from secateur.graph.rules import Extents, OpCall, find_rule
 
-# In-place operators that change the shape they are called on: by the time they are seen, the old shape is gone.
-_RESHAPING_IN_PLACE = frozenset(
-    f"aten.{name}_" for name in ("squeeze", "unsqueeze", "transpose", "t", "resize", "resize_as", "set", "swapaxes")
-)
+# In-place operators that change the shape they are called on, and those of them that also change what is in it.
+_RESHAPING = frozenset(f"aten.{name}_" for name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes"))
+_RESIZING = frozenset(f"aten.{name}_" for name in ("resize", "resize_as", "set", "as_strided"))
 _OWN_FOLDER = str(Path(__file__).parent)
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
 
@@ -41,11 +40,13 @@ class State:
         factors: its labels.
         weight: whether it was made from parameters and buffers alone.
         made_in: bit set of the components whose code made it.
+        mixed: bit set of the mixing operations (indices into ``Facts.mixed``) that it depends on.
     """
 
     factors: Factors
     weight: bool = False
     made_in: int = 0
+    mixed: int = 0
 
 
 _UNKNOWN = State(())
@@ -74,13 +75,15 @@ class Trace:
     flows: dict[tuple[int, int], None] = field(default_factory=dict)
     reached: set[str] = field(default_factory=set)
     missing_rules: dict[str, None] = field(default_factory=dict)
+    mixed_in_use: int = 0
+    """Bit set of the mixing operations whose results are used; attention weights are often computed and dropped."""
 
 
 class Tracer(TorchDispatchMode):
     """Follows labels through every operator run while the mode is active."""
 
     def __init__(self, model: nn.Module, components: ComponentMap) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.facts = self.trace.facts
         self.following = False
@@ -141,7 +144,19 @@ class Tracer(TorchDispatchMode):
     def set_labels(self, tensor: torch.Tensor, factors: Factors) -> None:
         """Replace the labels of a tensor."""
         old = self.state(tensor)
-        self._states[tensor] = State(factors, old.weight, old.made_in)
+        self._states[tensor] = State(factors, old.weight, old.made_in, old.mixed)
+
+    def mix(self, labels: Labels, reason: str) -> None:
+        """Note that something in use mixes these labels."""
+        self.trace.mixed_in_use |= 1 << len(self.facts.mixed)
+        self.facts.mix(labels, reason)
+
+    def finish(self, outputs: Iterable[torch.Tensor]) -> None:
+        """Pin the labels of the entry point's outputs, and note which mixing operations they depend on."""
+        for tensor in outputs:
+            self.trace.mixed_in_use |= self.state(tensor).mixed
+            for factor in self.labels_of(tensor):
+                self.facts.fix(factor.labels, "output of the entry point")
 
     @property
     def module(self) -> nn.Module | None:
@@ -163,13 +178,22 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
+            reshaped = self._before_reshape(func, args)
             result = self.execute(func, args, kwargs)
             self.following = True
-            call = self._call(func, args, kwargs, result)
+            call = self._call(func, (*reshaped, *args[len(reshaped) :]), kwargs, result)
             if call is not None:
                 result = self._follow(call, func, args, kwargs, result)
             self.following = False
         return result
+
+    def _before_reshape(self, func: Any, args: Any) -> tuple[torch.Tensor, ...]:
+        """What an in-place reshape is called on, with its old shape, which is gone once it has run."""
+        if str(func.overloadpacket) not in _RESHAPING:
+            return ()
+        before = args[0].detach()
+        self._states[before] = self.state(args[0])
+        return (before,)
 
     def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run the operator itself."""
@@ -201,24 +225,37 @@ class Tracer(TorchDispatchMode):
 
     def _follow(self, call: OpCall, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         """Apply the call's rule; what it says becomes the outputs' state."""
-        mutated = {id(t) for t in _mutated(func, call)}
-        rule = None if str(func.overloadpacket) in _RESHAPING_IN_PLACE else find_rule(call.name)
+        mutated = {id(t) for t in _mutated(func, call)} if call.name not in _RESHAPING else set()
+        rule = None if call.name in _RESIZING else find_rule(call.name)
+        mixed_before = len(self.facts.mixed)
         if rule is None:
             self._unknown(call)
             outputs: list[Factors] = [() for _ in call.outputs]
         else:
             outputs = list(rule(call))
+            result = self.adjust(call, func, args, kwargs, result)
+            call.outputs = tuple(_flat_tensors(result))
         self._record(call)
         component = self._component_of(call)
         weight, made_in = self._provenance(call, component)
+        mixed = (1 << len(self.facts.mixed)) - (1 << mixed_before)
+        for tensor in call.tensors():
+            mixed |= self.state(tensor).mixed
+        if mutated:
+            # What is written through a view reaches its base, unseen from here.
+            self.trace.mixed_in_use |= mixed
         for tensor, factors in zip(call.outputs, outputs, strict=True):
             if id(tensor) in mutated:
                 old = self.state(tensor)
                 kept = () if rule is None else old.factors
-                self._states[tensor] = State(kept, old.weight and weight, old.made_in | made_in)
+                self._states[tensor] = State(kept, old.weight and weight, old.made_in | made_in, mixed)
             else:
                 _check(call, tensor, factors)
-                self._states[tensor] = State(factors, weight, made_in)
+                self._states[tensor] = State(factors, weight, made_in, mixed)
+        return result
+
+    def adjust(self, call: OpCall, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        """The result to go on with, once the call's rule is known; a subclass may compute another."""
         return result
 
     def _unknown(self, call: OpCall) -> None:
@@ -290,7 +327,7 @@ class Tracer(TorchDispatchMode):
                 (nn.modules.module.register_module_forward_pre_hook, enter),
                 (nn.modules.module.register_module_forward_hook, leave),
             ):
-                stack.callback(register(hook).remove)  # type: ignore[operator]
+                stack.callback(register(hook).remove)
             yield
 
 
@@ -312,12 +349,12 @@ def plain_kernels() -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names(func: Any) -> tuple[str, ...]:
     return tuple(a.name for a in func._schema.arguments)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _defaults(func: Any) -> dict[str, Any]:
     return {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
 
@@ -352,5 +389,3 @@ def _check(call: OpCall, tensor: torch.Tensor, factors: Factors) -> None:
             raise AssertionError(
                 f"rule of {call.name} gave labels {factor.labels.shape} on dims {factor.dims} of {tuple(tensor.shape)}"
             )
-
-

@@ -122,7 +122,7 @@ def _grouped_channels(call: OpCall, inputs: Factors, weight: Factors, channel_di
     per_group = call["input"].shape[channel_dim] // groups
     # The axis of length channels is grouped; the other is shared by all groups.
     shared, grouped = (weight_out, weight_in) if transposed else (weight_in, weight_out)
-    if call.resizable and groups >= (call["weight"].shape[1] if shared is not None else 1):
+    if theirs and call.resizable and groups >= (call["weight"].shape[1] if shared is not None else 1):
         return _whole_groups(call, theirs, grouped, shared, per_group)
     return _within_groups(call, theirs, grouped, shared, per_group)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from secateur.graph.labels import Factors
+from secateur.graph.labels import Factor, Factors
 from secateur.graph.rules.base import OpCall, rule
 
 UNARY = """
@@ -34,6 +34,15 @@ def pointwise(call: OpCall) -> Sequence[Factors]:
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(call: OpCall) -> Sequence[Factors]:
-    """Dimensions of length one are repeated; the others keep their labels."""
-    shift = call.out.dim() - call["self"].dim()
-    return [tuple(f.moved([d + shift for d in range(call["self"].dim())]) for f in call.factors("self"))]
+    """Dimensions of length one are repeated, as often as what they meet needs; the others keep their labels.
+
+    Where the new length is known to be a number that can't follow, it carries no labels.
+    """
+    rank = call["self"].dim()
+    shift = call.out.dim() - rank
+    result = [f.moved([d + shift for d in range(rank)]) for f in call.factors("self")]
+    for dim, size in enumerate(call.out.shape):
+        repeated = size > 1 and (dim < shift or call["self"].shape[dim - shift] == 1)
+        if repeated and (call.flexible is None or dim in call.flexible):
+            result.append(Factor((dim,), call.facts.fresh(size)))
+    return [tuple(result)]

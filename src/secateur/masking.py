@@ -1,0 +1,138 @@
+"""Run the original model as if channels were gone: zero them wherever they are summed over.
+
+Where channels are contracted (a matrix product, a convolution, a sum), zeroing is the same as removal, whatever came
+before: with a parameter's consumer axis, it is zeroing the consumer's slices, and it also covers channels that meet
+other activations (queries and keys).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.errors import VerificationError
+from secateur.graph.components import ComponentMap
+from secateur.graph.labels import NONE, Factor, Factors, Labels
+from secateur.graph.rules import OpCall
+from secateur.graph.tracer import Tracer
+
+_RANDOM = frozenset(
+    {
+        *("aten.bernoulli", "aten.bernoulli_", "aten.normal", "aten.normal_", "aten.uniform_", "aten.random_"),
+        *("aten.rand", "aten.rand_like", "aten.randn", "aten.randn_like", "aten.randint", "aten.randint_like"),
+        *("aten.cauchy_", "aten.exponential_", "aten.geometric_", "aten.log_normal_", "aten.native_dropout"),
+        *("aten.rrelu_with_noise", "aten.rrelu_with_noise_"),
+    }
+)
+
+
+class MaskingTracer(Tracer):
+    """Traces a second run of the model with the same labels, and zeroes the removed ones where they are summed over.
+
+    Args:
+        model: the original model.
+        components: as in the first trace.
+        removed: shape (labels,); whether each label of the first trace leaves.
+    """
+
+    def __init__(self, model: nn.Module, components: ComponentMap, removed: NDArray[np.bool_]) -> None:
+        super().__init__(model, components)
+        self._removed = removed
+        self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._random: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run the operator, remembering what it overwrites and what it draws."""
+        if func._schema.is_mutable:
+            self._before = [(t, t.clone()) for t in args if isinstance(t, torch.Tensor)]
+        result = super().execute(func, args, kwargs)
+        if str(func.overloadpacket) in _RANDOM:
+            drawn = result if isinstance(result, tuple) else (result,)
+            self._random.extend((t.clone(), t) for t in drawn)
+        return result
+
+    def adjust(self, call: OpCall, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        """Run a contraction again with its removed indices zero."""
+        masked: dict[int, torch.Tensor] = {}
+        for mask in call.masked:
+            stays = self._stays(mask.factor.labels)
+            if not stays.all():
+                zeroed = masked.get(id(mask.tensor), mask.tensor)
+                gone = ~_broadcast(mask.factor, stays, mask.tensor)
+                masked[id(mask.tensor)] = zeroed.masked_fill(gone, 0)
+        if not masked:
+            return result
+        if func._schema.is_mutable:
+            for tensor, value in self._before:
+                tensor.copy_(value)
+        args = [masked.get(id(a), a) if isinstance(a, torch.Tensor) else a for a in args]
+        kwargs = {k: masked.get(id(a), a) if isinstance(a, torch.Tensor) else a for k, a in kwargs.items()}
+        return func(*args, **kwargs)
+
+    def draws(self) -> list[torch.Tensor]:
+        """What random operators drew, in order, without the removed indices."""
+        return [self.without_removed(value, self.labels_of(tensor)) for value, tensor in self._random]
+
+    def without_removed(self, tensor: torch.Tensor, factors: Factors) -> torch.Tensor:
+        """The tensor without its removed indices; every row of a split axis loses the same number."""
+        for factor in factors:
+            stays = self._stays(factor.labels)
+            rows = stays.reshape(-1, stays.shape[-1])
+            kept = [np.flatnonzero(row) for row in rows]
+            if len({len(k) for k in kept}) != 1:
+                raise VerificationError(
+                    "rows of a split axis lose different numbers of channels; the plan isn't balanced"
+                )
+            index = torch.from_numpy(np.stack(kept).reshape(*stays.shape[:-1], -1)).to(tensor.device)
+            shape = [1] * tensor.dim()
+            for dim, size in zip(factor.dims, index.shape, strict=True):
+                shape[dim] = size
+            order = np.argsort(factor.dims).tolist()
+            placed = index.permute(order).reshape(shape)
+            target = list(tensor.shape)
+            target[factor.free] = index.shape[-1]
+            tensor = torch.gather(tensor, factor.free, placed.expand(target))
+        return tensor
+
+    def _stays(self, labels: Labels) -> NDArray[np.bool_]:
+        if labels.max() >= len(self._removed):
+            raise VerificationError(
+                "two runs of the entry point on the same inputs took different paths; make it deterministic"
+            )
+        return np.where(labels == NONE, True, ~self._removed[labels])
+
+
+class ReplayTracer(Tracer):
+    """Traces the smaller model, giving it the random numbers that the original drew."""
+
+    def __init__(self, model: nn.Module, components: ComponentMap, draws: list[torch.Tensor]) -> None:
+        super().__init__(model, components)
+        self._draws = list(draws)
+
+    def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run the operator; a random one gives what was recorded."""
+        result = super().execute(func, args, kwargs)
+        if str(func.overloadpacket) in _RANDOM:
+            for tensor in result if isinstance(result, tuple) else (result,):
+                value = self._draws.pop(0) if self._draws else None
+                if value is None or value.shape != tensor.shape:
+                    found = "nothing" if value is None else f"shape {tuple(value.shape)}"
+                    raise VerificationError(
+                        f"the smaller model draws random numbers of shape {tuple(tensor.shape)} where the original, "
+                        f"without the removed channels, draws {found}"
+                    )
+                tensor.copy_(value)
+        return result
+
+
+def _broadcast(factor: Factor, stays: NDArray[np.bool_], tensor: torch.Tensor) -> torch.Tensor:
+    """``stays``, over a factor's dimensions, as a mask that broadcasts against the tensor."""
+    shape = [1] * tensor.dim()
+    for dim, size in zip(factor.dims, stays.shape, strict=True):
+        shape[dim] = size
+    order = np.argsort(factor.dims)
+    return torch.from_numpy(np.ascontiguousarray(stays.transpose(order)).reshape(shape)).to(tensor.device)

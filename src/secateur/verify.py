@@ -1,0 +1,292 @@
+"""The proof of a prune: the smaller model is the original with channels removed, and costs what was predicted.
+
+Four statements, checked after surgery and before any repair:
+
+1. the plan removes only what may leave, and always all of what must leave together;
+2. every tensor of the smaller model is the original's, without the removed indices;
+3. every entry point's outputs equal those of the original in which the removed channels are zeroed wherever they are
+   summed over (design, section 6); groups under a mixing operation can't satisfy this by nature, so that for models
+   with such groups the statement is proved with all other groups removed, and the outputs' shapes with all of them;
+4. parameters and MACs, counted on the smaller model, are those predicted in closed form.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.errors import SecateurWarning, TraceError, VerificationError
+from secateur.graph.build import build_graph
+from secateur.graph.components import ComponentMap, component_map
+from secateur.graph.cost import Cost
+from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
+from secateur.graph.graph import DependencyGraph
+from secateur.graph.randomness import same_randomness
+from secateur.graph.solve import Solution, solve
+from secateur.graph.trace import pin_unreached, run_traced
+from secateur.graph.tracer import Tracer
+from secateur.masking import MaskingTracer, ReplayTracer
+from secateur.plan import PruningPlan, named_tensors
+from secateur.plan import plan as make_plan
+from secateur.surgery import apply
+
+_ADVICE = "make plans with secateur.plan, from the graph of this model and entry point"
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
+
+
+Kept = dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What was proved.
+
+    Attributes:
+        exact: groups that shrink and for which pruned equals masked.
+        mixing: groups that shrink under a mixing operation (or are tied to one that does), checked for shape only.
+        largest_difference: between outputs of the smaller and the masked model, relative to the largest output.
+        tolerance: its bound, by dtype of the outputs.
+        outputs: number of output tensors compared.
+        cost: parameters and MACs, predicted and counted alike.
+    """
+
+    exact: tuple[str, ...]
+    mixing: tuple[str, ...]
+    largest_difference: float
+    tolerance: float
+    outputs: int
+    cost: Cost
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.exact)} groups: pruned equals masked on {self.outputs} outputs, "
+            f"largest relative difference {self.largest_difference:.1e} (tolerance {self.tolerance:.0e})",
+            f"{self.cost.parameters:,} parameters and {self.cost.macs:,} MACs, as predicted",
+        ]
+        if self.mixing:
+            lines.append(f"{len(self.mixing)} groups under a mixing operation, shapes only: {', '.join(self.mixing)}")
+        return "\n".join(lines)
+
+
+def verify(
+    model: nn.Module,
+    small: nn.Module,
+    plan: PruningPlan,
+    *,
+    example_inputs: Any = None,
+    run: EntryPoint | None = None,
+) -> VerificationReport:
+    """Prove that ``small`` is ``model`` pruned by ``plan``: run it after surgery and before any repair.
+
+    Args:
+        model: the original; not changed.
+        small: what :func:`secateur.apply` made; not changed.
+        plan: the plan that was applied.
+        example_inputs: inputs for ``model(...)``, for a plan without an entry point (read from JSON).
+        run: instead, code that exercises a model; by default the entry point that was traced.
+
+    Raises:
+        VerificationError: one of the four statements doesn't hold; the message says which, and where.
+        PlanError: the plan was made for another model.
+
+    Time is about that of four forward passes.
+    """
+    entry_point = _entry_point(plan, example_inputs, run)
+    plan.check_fits(model)
+    with same_randomness() as restart:
+        check = _Check(model, entry_point, restart)
+        kept = check.kept_channels(plan)
+        _check_tensors(model, small, plan)
+        exact, mixing = check.split(kept)
+        masked = check.masked(kept)
+        outputs, counted = check.run_small(small, masked.draws)
+        _check_shapes(masked.outputs, outputs)
+        predicted = check.graph.cost({name: int(stays.sum()) for name, stays in kept.items()})
+        _check_cost(predicted, counted)
+        if mixing:
+            part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
+            masked = check.masked(part)
+            outputs, _ = check.run_small(apply(model, check.plan(part)), masked.draws)
+    difference, tolerance = _largest_difference(masked.outputs, outputs)
+    if not difference <= tolerance:
+        raise VerificationError(
+            f"the smaller model's outputs differ from those of the masked original by {difference:.2e} of the largest "
+            f"output (tolerance {tolerance:.0e}), with channels removed from {', '.join(exact) or 'no group'}; "
+            "either the entry point isn't deterministic, or this is a bug in Secateur: please report the model"
+        )
+    if not outputs:
+        warnings.warn(
+            "the entry point returns no tensors, so that verification compared none: return what must stay the same",
+            SecateurWarning,
+            stacklevel=2,
+        )
+    return VerificationReport(exact, mixing, difference, tolerance, len(outputs), predicted)
+
+
+def _entry_point(plan: PruningPlan, example_inputs: Any, run: EntryPoint | None) -> EntryPoint:
+    if example_inputs is None and run is None:
+        if plan.entry_point is None:
+            raise VerificationError(
+                "a plan read from JSON has no entry point to run: give verify example_inputs or run= as trace had them"
+            )
+        return plan.entry_point
+    return as_entry_point(example_inputs, run)
+
+
+@dataclass(frozen=True, eq=False)
+class _Masked:
+    """A masked run of the original: its outputs and what it drew, without removed indices."""
+
+    outputs: list[torch.Tensor]
+    draws: list[torch.Tensor]
+
+
+class _Check:
+    """The original model, traced anew: what must leave together, and runs with channels masked."""
+
+    def __init__(self, model: nn.Module, entry_point: EntryPoint, restart: Callable[[], None]) -> None:
+        self._model = model
+        self._entry_point = entry_point
+        self._restart = restart
+        self._components: ComponentMap = component_map(model, None)
+        tracer = Tracer(model, self._components)
+        restart()
+        run_traced(model, entry_point, tracer)
+        pin_unreached(tracer.trace)
+        self._axes = {(a.parameter, a.axis): a.labels for a in tracer.trace.axes}
+        self._solution: Solution = solve(tracer.trace)
+        self.graph: DependencyGraph = build_graph(model, tracer.trace, self._solution, self._components, entry_point)
+
+    def kept_channels(self, plan: PruningPlan) -> Kept:
+        """Group of this trace to whether each of its channels stays, shape (group size,).
+
+        Raises:
+            VerificationError: the plan splits a channel, or removes what must stay.
+        """
+        kept: Kept = {}
+        must_stay = {key: np.ones(len(labels), dtype=bool) for key, labels in self._axes.items()}
+        for group in self.graph.groups:
+            leaves = []
+            for member in group.members:
+                key = member.parameter, member.axis
+                must_stay[key][member.indices] = False
+                leaves.append(np.isin(member.indices, plan.removed(*key)))
+            every = np.concatenate(leaves, axis=1)
+            split = np.flatnonzero(every.any(axis=1) != every.all(axis=1))
+            if len(split):
+                touched = ", ".join(map(str, group.members))
+                raise VerificationError(
+                    f"the plan removes a part of channel {split[0]} of group {group.name!r} without what must leave "
+                    f"together with it ({touched}); {_ADVICE}"
+                )
+            kept[group.name] = np.asarray(~every.all(axis=1))
+        for (name, axis), stays in must_stay.items():
+            wrong = np.flatnonzero(stays[plan.removed(name, axis)])
+            if len(wrong):
+                raise VerificationError(
+                    f"the plan removes index {plan.removed(name, axis)[wrong[0]]} of axis {axis} of {name!r}, which "
+                    f"must stay; {_ADVICE}"
+                )
+        return kept
+
+    def plan(self, kept: Kept) -> PruningPlan:
+        """The plan that keeps these channels."""
+        coefficients = {name: 1 - float(stays.mean()) for name, stays in kept.items()}
+        return make_plan(self.graph, {name: stays.astype(float) for name, stays in kept.items()}, coefficients)
+
+    def split(self, kept: Kept) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of groups that shrink: (those where masking equals removal, the others and what is tied to them)."""
+        inexact = {g.tie for g in self.graph.groups if g.mixing and not kept[g.name].all()}
+        shrinking = [g for g in self.graph.groups if not kept[g.name].all()]
+        return (
+            tuple(g.name for g in shrinking if g.tie not in inexact),
+            tuple(g.name for g in shrinking if g.tie in inexact),
+        )
+
+    def masked(self, kept: Kept) -> _Masked:
+        """Run the original with the other channels zeroed where they are summed over."""
+        leaves = np.zeros(len(self._solution.fixed), dtype=bool)
+        for group, stays in zip(self.graph.groups, kept.values(), strict=True):
+            member = group.members[0]
+            labels = self._axes[member.parameter, member.axis][member.indices[~stays]]
+            leaves[self._solution.channel_of[labels]] = True
+        tracer = MaskingTracer(self._model, self._components, leaves[self._solution.channel_of])
+        self._restart()
+        outputs = run_traced(self._model, self._entry_point, tracer)
+        return _Masked([t.detach().clone() for t in tensors_in(outputs)], tracer.draws())
+
+    def run_small(self, small: nn.Module, draws: list[torch.Tensor]) -> tuple[list[torch.Tensor], Cost]:
+        """Outputs of the smaller model, and its parameters and MACs, counted."""
+        components = component_map(small, None)
+        tracer = ReplayTracer(small, components, draws)
+        self._restart()
+        try:
+            outputs = run_traced(small, self._entry_point, tracer)
+        except TraceError as error:
+            raise VerificationError(
+                f"the smaller model's entry point fails: {error.__cause__}. A size that the code keeps outside "
+                "torch.nn's own modules (a number, an attribute) didn't follow; protect that layer, or read the size "
+                "from x.shape"
+            ) from error
+        pin_unreached(tracer.trace)
+        graph = build_graph(small, tracer.trace, solve(tracer.trace), components, self._entry_point)
+        counted = sum(p.numel() for name, p in named_tensors(small).items() if name in dict(small.named_parameters()))
+        return [t.detach().clone() for t in tensors_in(outputs)], Cost(counted, graph.cost().macs)
+
+
+def _check_tensors(model: nn.Module, small: nn.Module, plan: PruningPlan) -> None:
+    """Every tensor of the smaller model is a slice of the original's."""
+    pruned = named_tensors(small)
+    for name, tensor in named_tensors(model).items():
+        expected = tensor.detach()
+        for axis, indices in plan.shrunk_axes(name).items():
+            expected = expected.index_select(axis, torch.from_numpy(indices.copy()).to(tensor.device))
+        found = pruned.get(name)
+        if found is None or found.shape != expected.shape or not _same_values(found.detach(), expected):
+            shape = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise VerificationError(
+                f"{name!r} of the smaller model ({shape}) isn't the original's with the plan's indices "
+                f"(shape {tuple(expected.shape)}); verify before refit, training or any other change"
+            )
+
+
+def _same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
+    same_nans = torch.equal(torch.isnan(a), torch.isnan(b))
+    return a.dtype == b.dtype and same_nans and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+
+
+def _check_shapes(masked: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+    expected, found = [[tuple(t.shape) for t in tensors] for tensors in (masked, outputs)]
+    if expected != found:
+        raise VerificationError(f"the smaller model's outputs have shapes {found}; the original's are {expected}")
+
+
+def _check_cost(predicted: Cost, counted: Cost) -> None:
+    for what in ("parameters", "macs"):
+        if getattr(predicted, what) != getattr(counted, what):
+            raise VerificationError(
+                f"predicted {what} ({getattr(predicted, what):,}) differ from those counted on the smaller model "
+                f"({getattr(counted, what):,}); this is a bug in Secateur: please report the model"
+            )
+
+
+def _largest_difference(masked: list[torch.Tensor], outputs: list[torch.Tensor]) -> tuple[float, float]:
+    """Largest difference relative to the largest output (of at least 1), and its tolerance by dtype."""
+    largest, tolerance = 0.0, min(_TOLERANCE.values())
+    for a, b in zip(masked, outputs, strict=True):
+        if not a.is_floating_point() or a.numel() == 0:
+            continue
+        tolerance = max(tolerance, _TOLERANCE[a.dtype])
+        a, b = a.double(), b.double()
+        if not torch.equal(a.isfinite(), b.isfinite()):
+            return float("inf"), tolerance
+        a, b = (t.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
+        largest = max(largest, float((a - b).abs().max()) / max(1.0, float(a.abs().max())))
+    return largest, tolerance

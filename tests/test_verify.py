@@ -1,0 +1,191 @@
+"""The proof: it passes for true prunes, names what it proved, and fails for every kind of falsified one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from secateur.errors import PlanError, SecateurWarning, VerificationError
+from secateur.graph import DependencyGraph, trace
+from secateur.graph.rules import RULES
+from secateur.plan import PruningPlan, plan
+from secateur.surgery import apply
+from secateur.verify import verify
+
+
+class Flipped(nn.Module):
+    """A hidden layer whose channels are turned round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 12)
+        self.second = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).tanh().flip(1))
+
+
+class Sampling(nn.Module):
+    """A variational autoencoder that draws noise as wide as its latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.decoder = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, -1)
+        return self.decoder(mean + torch.randn_like(mean) * (log_variance / 2).exp())
+
+
+class LinearAttention(nn.Module):
+    """Channels contracted with activations after a map that doesn't keep zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(6, 12) for _ in range(3))
+        self.out = nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k = F.elu(self.query(x)) + 1, F.elu(self.key(x)) + 1
+        return self.out(q @ (k.transpose(1, 2) @ self.value(x)))
+
+
+def random_plan(graph: DependencyGraph, coefficient: float = 0.5) -> PruningPlan:
+    generator = np.random.default_rng(0)
+    return plan(graph, {g.name: generator.random(g.size) for g in graph.groups}, coefficient)
+
+
+def pruned(model: nn.Module, x: torch.Tensor) -> tuple[nn.Module, PruningPlan]:
+    made = random_plan(trace(model, x))
+    return apply(model, made), made
+
+
+def double(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(Flipped, (4, 5)), (LinearAttention, (2, 7, 6)), (lambda: Sampling().eval(), (4, 6)), (Sampling, (4, 6))],
+    ids=["flip", "linear attention", "sampling", "sampling with dropout"],
+)
+def test_pruned_equals_masked(model: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    dense, x = model().double(), double(shape)
+    small, made = pruned(dense, x)
+    before, random_state = {k: v.clone() for k, v in dense.state_dict().items()}, torch.get_rng_state()
+    report = verify(dense, small, made)
+    assert report.largest_difference <= 1e-9 == report.tolerance
+    assert set(report.exact) == {group.name for group in trace(dense, x).groups}
+    assert report.outputs == 1
+    assert report.cost.parameters == sum(p.numel() for p in small.parameters())
+    assert all(torch.equal(before[k], v) for k, v in dense.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_mixing_groups_are_named_and_the_others_still_proved() -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    small, made = pruned(model, double((3, 5)))
+    report = verify(model, small, made)
+    assert report.mixing == ("0",)
+    assert report.exact == ("2",)
+    assert "shapes only: 0" in str(report)
+
+
+def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "aten.flip", RULES["aten.tanh"])
+    model, x = Flipped().double(), double((4, 5))
+    small, made = pruned(model, x)
+    with pytest.raises(VerificationError, match="outputs differ from those of the masked original"):
+        verify(model, small, made)
+
+
+def test_changed_weights_are_caught() -> None:
+    model, x = Flipped().double(), double((4, 5))
+    small, made = pruned(model, x)
+    with torch.no_grad():
+        small.second.weight[0, 0] += 1e-6
+    with pytest.raises(VerificationError, match=r"'second\.weight' of the smaller model .* before refit"):
+        verify(model, small, made)
+
+
+def test_a_plan_that_splits_a_channel_is_caught() -> None:
+    model, x = Flipped().double(), double((4, 5))
+    made = random_plan(trace(model, x))
+    kept = dict(made.kept)
+    kept["second.weight", 1] = np.setdiff1d(np.arange(12), made.kept["second.weight", 1])
+    false = dataclasses.replace(made, kept=kept)
+    with pytest.raises(VerificationError, match="without what must leave together with it"):
+        verify(model, apply(model, false), false)
+
+
+def test_a_plan_for_another_model() -> None:
+    small, made = pruned(Flipped().double(), double((4, 5)))
+    with pytest.raises(PlanError):
+        verify(Sampling().double(), small, made)
+
+
+def test_a_size_that_the_code_checks_is_named() -> None:
+    class Checks(Flipped):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            if h.shape[1] != 12:
+                raise ValueError("expected 12 channels")
+            return self.second(h)
+
+    model, x = Checks().double(), double((4, 5))
+    small, made = pruned(model, x)
+    with pytest.raises(VerificationError, match=r"entry point fails: expected 12 channels"):
+        verify(model, small, made)
+
+
+def test_an_entry_point_that_takes_another_path_each_time() -> None:
+    model, x, calls = Flipped().double(), double((4, 5)), itertools.count()
+
+    def run(m: nn.Module) -> torch.Tensor:
+        return m.second(m.first(x) * (1 + next(calls)))
+
+    made = random_plan(trace(model, run=run))
+    with pytest.raises(VerificationError, match="deterministic"):
+        verify(model, apply(model, made), made)
+
+
+def test_a_plan_from_json_needs_an_entry_point() -> None:
+    model, x = Flipped().double(), double((4, 5))
+    small, made = pruned(model, x)
+    read = PruningPlan.from_json(made.to_json())
+    with pytest.raises(VerificationError, match="give verify example_inputs or run="):
+        verify(model, small, read)
+    assert verify(model, small, read, example_inputs=x).outputs == 1
+
+
+def test_no_outputs_to_compare() -> None:
+    model, x = Flipped().double(), double((4, 5))
+
+    def run(m: nn.Module) -> None:
+        m(x)
+
+    made = random_plan(trace(model, run=run))
+    with pytest.warns(SecateurWarning, match="returns no tensors"):
+        assert verify(model, apply(model, made), made).outputs == 0
+
+
+def test_single_precision_has_its_own_tolerance() -> None:
+    model, x = Flipped(), torch.randn(4, 5)
+    small, made = pruned(model, x)
+    assert verify(model, small, made).tolerance == 1e-5
+
+
+def test_outputs_that_are_not_finite_must_agree() -> None:
+    model, x = Flipped().double(), double((4, 5))
+    with torch.no_grad():
+        model.second.bias[0] = float("nan")
+    small, made = pruned(model, x)
+    assert verify(model, small, made).largest_difference <= 1e-9
