@@ -1,0 +1,74 @@
+"""Make the smaller model: slice every tensor, put right what counts its indices, carry the optimiser along."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from secateur.errors import PlanError
+from secateur.plan import PruningPlan, named_tensors
+from secateur.surgery.attributes import check_attributes, update_attributes
+from secateur.surgery.optimizer import carried_states, carry_over
+from secateur.surgery.parameters import Replacement, made_like, put_in_place, replacements
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def apply(
+    model: Model, plan: PruningPlan, *, inplace: bool = False, optimizer: torch.optim.Optimizer | None = None
+) -> Model:
+    """The model without the channels that the plan removes, of the same class and trainable.
+
+    Parameters and buffers keep their class, dtype, device, memory format, ``requires_grad``, gradient and ties; modules
+    keep their mode, hooks and other attributes. The dense values are never copied. Everything is checked first: when
+    this raises, the model and the optimiser are as they were.
+
+    Args:
+        model: the model that the plan was made for.
+        plan: which channels stay.
+        inplace: shrink ``model`` itself and return it; its parameters stay the same objects, so whatever refers to
+            them goes on working. Else ``model`` is left as it is and a new model returned.
+        optimizer: an optimiser of the model's parameters, whose state for the kept channels is kept. It is changed in
+            place and belongs to the returned model afterwards: without ``inplace``, it no longer trains ``model``.
+
+    Returns:
+        The smaller model.
+
+    Raises:
+        PlanError: the plan was made for another model, the optimiser for other parameters or its state can't be cut
+            down, or the model can't be copied.
+    """
+    plan.check_fits(model)
+    check_attributes(model, plan.attributes)
+    with torch.inference_mode(False), torch.no_grad():
+        carried = [] if optimizer is None else carried_states(optimizer, model, plan)
+        replaced = replacements(model, plan)
+        successors: dict[int, torch.Tensor] = {}
+        small = model
+        if inplace:
+            for replacement in replaced:
+                put_in_place(replacement)
+        else:
+            small, successors = _copy_with(model, replaced)
+        update_attributes(small, plan.attributes, [n for n in named_tensors(small) if plan.shrunk_axes(n)])
+    if optimizer is not None:
+        carry_over(optimizer, carried, successors)
+    return small
+
+
+def _copy_with(model: Model, replaced: list[Replacement]) -> tuple[Model, dict[int, torch.Tensor]]:
+    """A copy of the model with its tensors replaced, and the new tensor objects by the old ones' identities."""
+    # A deep copy takes what its memo holds instead of copying: so no dense tensor is copied, and ties stay.
+    memo: dict[int, Any] = {}
+    try:
+        for replacement in replaced:
+            memo[id(replacement.dense)] = made_like(replacement, memo)
+        successors = {id(r.dense): memo[id(r.dense)] for r in replaced}
+        return copy.deepcopy(model, memo), successors
+    except (RuntimeError, TypeError) as error:
+        raise PlanError(
+            f"this {type(model).__name__} can't be copied ({error}); apply the plan with inplace=True"
+        ) from error

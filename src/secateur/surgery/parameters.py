@@ -1,0 +1,90 @@
+"""Parameters and buffers with only the kept indices: the same class, dtype, device, memory format and gradient."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.graph.cost import IntArray
+from secateur.plan import PruningPlan, named_tensors
+
+_MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """What becomes of one parameter or buffer.
+
+    Attributes:
+        dense: the model's own tensor object.
+        data: the kept part of its values, in memory of its own (shared by tied tensors).
+        grad: the kept part of its gradient, if it has one.
+    """
+
+    dense: torch.Tensor
+    data: torch.Tensor
+    grad: torch.Tensor | None
+
+
+def replacements(model: nn.Module, plan: PruningPlan) -> list[Replacement]:
+    """One replacement for every parameter and buffer object of a model that the plan fits; the model isn't touched.
+
+    Takes about as long as copying the kept values.
+    """
+    data: dict[str, torch.Tensor] = {}
+    found: dict[int, Replacement] = {}
+    for name, tensor in named_tensors(model).items():
+        first = plan.tied.get(name, name)
+        axes = plan.shrunk_axes(name)
+        if first not in data:
+            data[first] = kept_copy(tensor, axes)
+        if id(tensor) not in found:
+            grad = None if tensor.grad is None else kept_copy(tensor.grad, axes)
+            found[id(tensor)] = Replacement(tensor, data[first], grad)
+    return list(found.values())
+
+
+def kept_copy(tensor: torch.Tensor, axes: Mapping[int, IntArray]) -> torch.Tensor:
+    """A copy of the tensor that keeps only the given indices of the given axes."""
+    values = tensor.detach()
+    if not axes:
+        return values.clone()
+    # The axis that loses most goes first, so that the others have less to copy; among equals the outermost, whose runs
+    # in memory are longest.
+    for axis in sorted(axes, key=lambda a: (len(axes[a]) / tensor.shape[a], a)):
+        values = values.index_select(axis, torch.tensor(axes[axis], device=tensor.device))
+    memory_format = _MEMORY_FORMATS.get(tensor.dim()) if tensor.layout == torch.strided else None
+    if memory_format is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=memory_format):
+        return values
+    return values.contiguous(memory_format=memory_format)
+
+
+def made_like(replacement: Replacement, memo: dict[int, Any]) -> torch.Tensor:
+    """A tensor object of the dense one's class, with its attributes, that holds the replacement.
+
+    Args:
+        replacement: what the new object holds.
+        memo: of the ``copy.deepcopy`` that the new object is part of.
+    """
+    dense = replacement.dense
+    made: torch.Tensor = torch.Tensor._make_subclass(type(dense), replacement.data, dense.requires_grad)
+    made.__dict__.update(copy.deepcopy(vars(dense), memo))
+    made.grad = replacement.grad
+    return made
+
+
+def put_in_place(replacement: Replacement) -> None:
+    """Let the dense tensor object itself hold the replacement: everything that refers to it goes on working."""
+    dense = replacement.dense
+    dense.grad = None
+    # A graph recorded before the surgery may still hold the node that accumulates this tensor's gradient, with the old
+    # shape; torch makes a new node when the dtype changes, and only then.
+    other_dtype = torch.float32 if dense.dtype == torch.float64 else torch.float64
+    dense.data = torch.empty(0, dtype=other_dtype, device=dense.device)
+    dense.data = replacement.data
+    dense.grad = replacement.grad
