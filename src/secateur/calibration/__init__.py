@@ -1,0 +1,27 @@
+"""Running a model on calibration data and watching what its consumers read."""
+
+from secateur.calibration.consumers import Reader, Skipped, Survey, survey
+from secateur.calibration.layouts import Layout
+from secateur.calibration.lockstep import Call, run_in_lockstep
+from secateur.calibration.moments import InputMoments, check_finite, collect_moments, damping, warn_few_rows, watch
+from secateur.calibration.runs import Calibration, CalibrationData, as_calibration, evaluating
+
+__all__ = [
+    "Calibration",
+    "CalibrationData",
+    "Call",
+    "InputMoments",
+    "Layout",
+    "Reader",
+    "Skipped",
+    "Survey",
+    "as_calibration",
+    "check_finite",
+    "collect_moments",
+    "damping",
+    "evaluating",
+    "run_in_lockstep",
+    "survey",
+    "warn_few_rows",
+    "watch",
+]

@@ -1,0 +1,131 @@
+"""The ``calibration`` argument as code that runs a model, leaving the model and the random state as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import tee
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.errors import CalibrationError, SecateurError
+from secateur.graph.entry_point import call_forward
+
+Run: TypeAlias = Callable[[nn.Module], Any]
+CalibrationData: TypeAlias = Iterable[Any] | Run
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration data that can be run any number of times.
+
+    Attributes:
+        source: a function that takes the model and exercises it, or inputs for ``model(...)``, one item per call.
+    """
+
+    source: CalibrationData
+
+    def run(self, model: nn.Module) -> None:
+        """Run ``model`` on all of the data.
+
+        Raises:
+            CalibrationError: the data is empty, or the run fails; the original error is its cause.
+        """
+        with torch.no_grad(), failures_named("the model"):
+            self.runs(1)[0](model)
+
+    def runs(self, count: int) -> tuple[Run, ...]:
+        """``count`` runs over one iteration of the data, which may advance in turns.
+
+        A loader that shuffles thereby gives all of them the same items, and no more items than the runs are apart
+        are held in memory.
+        """
+        if callable(self.source):
+            return (self.source,) * count
+        return tuple(_forward_calls(items) for items in tee(self.source, count))
+
+
+def as_calibration(data: CalibrationData) -> Calibration:
+    """Calibration from an iterable of inputs like ``example_inputs``, or from a function that takes the model.
+
+    A one-shot iterator, such as a generator, is read into a list first, because calibration runs several times.
+
+    Raises:
+        CalibrationError: the data is neither, or a single input instead of an iterable of inputs.
+    """
+    if callable(data):
+        return Calibration(data)
+    if isinstance(data, (torch.Tensor, np.ndarray, Mapping, str)):
+        kind = type(data).__name__
+        raise CalibrationError(f"calibration is a single {kind}; give a list of inputs, such as calibration=[inputs]")
+    if not isinstance(data, Iterable):
+        raise CalibrationError(
+            f"calibration must be an iterable of inputs or a function that takes the model, not {type(data).__name__}"
+        )
+    return Calibration(list(data) if isinstance(data, Iterator) else data)
+
+
+def _forward_calls(items: Iterator[Any]) -> Run:
+    def run(model: nn.Module) -> None:
+        count = 0
+        for inputs in items:
+            call_forward(model, inputs)
+            count += 1
+        if count == 0:
+            raise CalibrationError("the calibration data is empty; give at least one input")
+
+    return run
+
+
+@contextmanager
+def failures_named(which: str) -> Iterator[None]:
+    """Turn a failure of the user's code or model into a ``CalibrationError`` that says on which model it failed."""
+    try:
+        yield
+    except SecateurError:
+        raise
+    except Exception as error:  # the user's code may raise anything; it stays visible as the cause
+        raise CalibrationError(f"calibration failed on {which}: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of the global random generators of torch (all devices), NumPy and Python."""
+
+    torch_cpu: torch.Tensor
+    torch_cuda: tuple[torch.Tensor, ...]
+    numpy: Any
+    python: Any
+
+    @classmethod
+    def capture(cls) -> RandomState:
+        """The state now."""
+        cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
+        return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
+
+    def restore(self) -> None:
+        """Set the generators back to this state."""
+        torch.set_rng_state(self.torch_cpu)
+        torch.cuda.set_rng_state_all(self.torch_cuda)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; training flags and random state as before afterwards, whatever happens."""
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    state = RandomState.capture()
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        state.restore()
+        for module, training in flags:
+            module.training = training
