@@ -256,8 +256,19 @@ def _settle(facts: Facts, factor: Factor, where: str, flexible: frozenset[int] |
         outer = [d for d in dims[:-1] if d in flexible]
         if outer:
             return (collapse(facts, Factor(dims, labels), outer[-1], f"whole blocks leave ({where})"),)
-    facts.balance(labels.reshape(-1, labels.shape[-1]), f"split into equal rows ({where})")
+    rows = labels.reshape(-1, labels.shape[-1])
+    if _straddles(rows):
+        facts.fix(labels, f"cut across by a reshape ({where})")
+    else:
+        facts.balance(rows, f"split into equal rows ({where})")
     return (Factor(dims, labels),)
+
+
+def _straddles(rows: Labels) -> bool:
+    """Whether some label is spread unevenly over rows, so that they can't lose equally many places."""
+    rows = np.unique(np.sort(rows, axis=1), axis=0)
+    distinct_in_rows = len(rows) + np.count_nonzero(np.diff(rows, axis=1))
+    return bool(len(np.unique(rows)) < distinct_in_rows)
 
 
 def _separate(facts: Facts, factors: list[Factor], where: str) -> Factors:

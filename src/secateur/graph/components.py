@@ -41,9 +41,12 @@ def component_map(model: nn.Module, components: Mapping[str, ComponentSpec] | No
     Raises:
         TraceError: a path matches nothing, two components claim the same one, or a component owns nothing.
     """
+    if components is not None and not isinstance(components, Mapping):
+        raise TraceError(f"components must map names to modules or their dotted names, not be {components!r}")
     owner: dict[str, str] = {}
     for name, spec in (components or {}).items():
-        paths = [p for item in _as_list(spec) for p in paths_of(model, item, f"component {name!r}")]
+        what = f"component {name!r}"
+        paths = [p for item in listed(spec, what) for p in paths_of(model, item, what)]
         if not paths:
             raise TraceError(f"component {name!r} is empty; give it a module, its dotted name, or a list of these")
         for path in paths:
@@ -75,9 +78,16 @@ def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
 
 
-def _as_list(spec: ComponentSpec) -> list[ComponentPart]:
+def listed(spec: ComponentSpec, what: str) -> list[ComponentPart]:
+    """One part or several, as a list.
+
+    Raises:
+        TraceError: ``spec`` is neither.
+    """
     if isinstance(spec, (nn.Module, torch.Tensor, str)):
         return [spec]
+    if not isinstance(spec, Iterable):
+        raise TraceError(f"{what}: expected a module, a parameter, a dotted name, or a list of these, not {spec!r}")
     return list(spec)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,21 @@ class Facts:
         """``weight_a`` times the kept count of ``a`` equals ``weight_b`` times that of ``b``."""
         if weight_a == weight_b and a.shape == b.shape and np.array_equal(a, b):
             return
+        pieces = _equal_pieces(a.ravel(), b.ravel(), weight_b, weight_a)
+        if pieces is not None:
+            self.balance(pieces, reason)
+            return
         self.counts.append(EqualCounts((Counted(a.ravel(), weight_a), Counted(b.ravel(), weight_b)), reason))
+
+
+def _equal_pieces(part: Labels, whole: Labels, times: int, over: int) -> Labels | None:
+    """``whole`` cut into equal pieces, if ``part`` is ``times / over`` of it and begins at a cut; else None."""
+    share = Fraction(times, over)
+    if share >= 1 or len(whole) % share.denominator:
+        return None
+    pieces = whole.reshape(share.denominator, -1)
+    starts = range(0, len(whole) - len(part) + 1, pieces.shape[1])
+    return pieces if any(np.array_equal(part, whole[s : s + len(part)]) for s in starts) else None
 
 
 def labels_along(factors: Iterable[Factor], dim: int) -> Labels | None:

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from secateur.graph import algebra
 from secateur.graph.labels import Factor, Labels, labels_along
-from secateur.graph.tracer import Tracer
+from secateur.graph.tracer import Tracer, without_mkldnn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -373,6 +373,12 @@ def _convolution(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     finally:
         tracer.resizable = False
+
+
+@_handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+def _recurrent(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    with without_mkldnn():
+        return func(*args, **kwargs)
 
 
 @_handles(F.layer_norm, F.rms_norm)

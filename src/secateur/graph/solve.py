@@ -225,9 +225,16 @@ class _Counts:
     def finish(self) -> None:
         """Write blocks, ties and units into the solution."""
         units = self._units()
-        self._solution.blocks = self._blocks
+        self._solution.blocks = [_by_first(blocks) for blocks in self._blocks]
         self._solution.ties = [self._root(g) for g in range(len(self._tie))]
         self._solution.units = [units[tie] for tie in self._solution.ties]
+
+
+def _by_first(blocks: Labels) -> Labels:
+    """The same blocks, numbered in the order of their first channels."""
+    _, first, inverse = np.unique(blocks, return_index=True, return_inverse=True)
+    rank: Labels = np.argsort(np.argsort(first))
+    return rank[inverse]
 
 
 def _equate(facts: Facts, solution: Solution, constraint: EqualCounts) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from secateur.errors import SecateurError, TraceError
 from secateur.graph.build import build_graph
-from secateur.graph.components import ComponentPart, ComponentSpec, component_map, paths_of
+from secateur.graph.components import ComponentPart, ComponentSpec, component_map, listed, paths_of
 from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.randomness import same_randomness
@@ -27,7 +28,7 @@ def trace(
     *,
     run: EntryPoint | None = None,
     components: Mapping[str, ComponentSpec] | None = None,
-    protect: Iterable[ComponentPart] = (),
+    protect: ComponentPart | Iterable[ComponentPart] = (),
 ) -> DependencyGraph:
     """Find which channels of which parameters must leave together, by running the model once.
 
@@ -40,7 +41,7 @@ def trace(
         example_inputs: a tensor, a tuple (positional) or a mapping (keywords) of inputs for ``model(...)``.
         run: instead, a function that takes the model, exercises it, and returns the outputs whose sizes are kept.
         components: name to module, dotted name, or a list of these; by default each direct child with parameters.
-        protect: modules, parameters, or dotted names of either, whose output axes stay whole.
+        protect: a module, a parameter, the dotted name of either, or several of these, whose output axes stay whole.
 
     Returns:
         The dependency graph; ``print`` shows components, groups, interfaces and what can't be pruned.
@@ -53,7 +54,7 @@ def trace(
     entry_point = as_entry_point(example_inputs, run)
     _check_model(model)
     owners = component_map(model, components)
-    protected = [path for item in protect for path in paths_of(model, item, "protect")]
+    protected = [path for item in listed(protect, "protect") for path in paths_of(model, item, "protect")]
     tracer = Tracer(model, owners)
     with same_randomness():
         run_traced(model, entry_point, tracer)
@@ -95,18 +96,17 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
 @contextmanager
 def _left_alone(model: nn.Module) -> Iterator[None]:
     """Put buffers back, their values and the tensors themselves, and turn traced sizes in attributes into integers."""
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        for module, name, buffer, value in buffers:
-            with torch.no_grad():
+        for module, before in buffers:
+            module._buffers.clear()
+            module._buffers.update(before)
+        with torch.no_grad():
+            for buffer, value in values:
                 buffer.copy_(value)
-            setattr(module, name, buffer)
         for module in model.modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, TracedSize):
@@ -118,6 +118,9 @@ def _check_model(model: nn.Module) -> None:
         raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}")
     if next(model.parameters(), None) is None:
         raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise TraceError(f"parameter {name!r} has no shape yet; run the model once, so that its lazy modules get one")
 
 
 def pin_unreached(trace: Trace) -> None:

@@ -82,6 +82,11 @@ class Trace:
 class Tracer(TorchDispatchMode):
     """Follows labels through every operator run while the mode is active."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here; the guard that torch adds otherwise imports its compiler, which takes seconds.
+        return False
+
     def __init__(self, model: nn.Module, components: ComponentMap) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
@@ -274,11 +279,10 @@ class Tracer(TorchDispatchMode):
             self.trace.counted.extend((self.module_path, name, None, labels) for name, labels in call.counted.items())
 
     def _component_of(self, call: OpCall) -> int | None:
-        """The component of the first parameter used, else of the code that runs; None for the user's glue code."""
-        for tensor in call.tensors():
-            state = self.state(tensor)
-            if state.weight and state.made_in:
-                return state.made_in.bit_length() - 1
+        """The component of the parameter used (a weight before a bias), else of the code that runs; None for glue."""
+        weights = [t for t in call.tensors() if self.is_weight(t) and self.state(t).made_in]
+        if weights:
+            return self.state(max(weights, key=torch.Tensor.dim)).made_in.bit_length() - 1
         for module in reversed(self._stack):
             path = self._paths.get(id(module))
             if path:
@@ -333,20 +337,28 @@ class Tracer(TorchDispatchMode):
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """No gradients, and none of the fused paths that hide structure: mkldnn, cuDNN, fast attention."""
-    mkldnn = torch._C._get_mkldnn_enabled()
+    """No gradients, and none of the fused paths that hide structure: cuDNN, fast attention."""
     cudnn = torch.backends.cudnn.enabled
     fastpath = torch.backends.mha.get_fastpath_enabled()
     with torch.no_grad():
-        torch._C._set_mkldnn_enabled(False)
         torch.backends.cudnn.enabled = False
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
         finally:
-            torch._C._set_mkldnn_enabled(mkldnn)
             torch.backends.cudnn.enabled = cudnn
             torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@contextmanager
+def without_mkldnn() -> Iterator[None]:
+    """No mkldnn, to which a recurrent layer is a single operator; convolutions are transparent, and faster, with it."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 @cache

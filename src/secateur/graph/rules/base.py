@@ -1,8 +1,9 @@
 """What a rule sees of one operator call, and the table of rules.
 
-A rule is a pure function from an :class:`OpCall` to the labels of the call's outputs, one ``Factors`` per output tensor. It
-sees ATen operators, shapes and labels, never modules. Rules are registered by operator name without overload; the
-in-place and ``out=`` variants of an operator share its rule.
+A rule is a pure function from an :class:`OpCall` to the labels of the call's outputs, one ``Factors`` per output
+tensor. It sees ATen operators, shapes and labels, never modules. Rules are registered by operator name without
+overload; the in-place and ``out=`` variants of an operator share its rule. Operators that torch composes of others
+never reach the tracer as themselves, so that they need none.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class OpCall:
 
     def dim(self, argument: str = "dim", of: str = "self") -> int:
         """A dimension argument, made non-negative."""
-        return int(self.arguments[argument]) % max(self.arguments[of].dim(), 1)
+        rank: int = self.arguments[of].dim()
+        return int(self.arguments[argument]) % max(rank, 1)
 
     def fix(self, labels: Labels, what: str) -> None:
         """Pin labels, with this call as the place."""
@@ -195,13 +197,10 @@ def extents_of(factors: Factors, sizes: Sequence[int]) -> Extents:
     arrays: list[Labels] = []
     covered: set[int] = set()
     for factor in factors:
-        labels = factor.labels
         # Rows that another factor already counts are counted once.
-        for axis in reversed(range(len(factor.dims))):
-            if factor.dims[axis] in covered:
-                labels = labels.take(0, axis=axis)
+        place = tuple(0 if dim in covered else slice(None) for dim in factor.dims)
         covered |= set(factor.dims)
-        arrays.append(labels.ravel())
+        arrays.append(factor.labels[place].ravel())
     constant = 1
     for dim, size in enumerate(sizes):
         if dim not in covered:
@@ -218,20 +217,26 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
 
 
 Rule = Callable[[OpCall], Sequence[Factors]]
+_AnyRule = Callable[..., Sequence[Factors]]
 
 RULES: dict[str, Rule] = {}
 """Operator name (``aten.add``) to rule."""
 
 
-def rule(*names: str, **settings: Any) -> Callable[[Callable[..., Sequence[Factors]]], Callable[..., Sequence[Factors]]]:
+def names(text: str) -> tuple[str, ...]:
+    """The words of a table of operators."""
+    return tuple(text.split())
+
+
+def rule(*operators: str, **settings: Any) -> Callable[[_AnyRule], _AnyRule]:
     """Register a rule for these operators, with ``settings`` bound to its keyword arguments.
 
     Raises:
         ValueError: one of them has a rule already.
     """
 
-    def register(function: Callable[..., Sequence[Factors]]) -> Callable[..., Sequence[Factors]]:
-        for name in names:
+    def register(function: _AnyRule) -> _AnyRule:
+        for name in operators:
             key = name if "." in name else f"aten.{name}"
             if key in RULES:
                 raise ValueError(f"{key} already has a rule")

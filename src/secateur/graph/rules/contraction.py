@@ -9,7 +9,7 @@ import torch
 
 from secateur.graph import algebra
 from secateur.graph.algebra import Operand
-from secateur.graph.labels import Factor, Factors, labels_along
+from secateur.graph.labels import Factor, Factors, Labels, labels_along
 from secateur.graph.rules.base import Extents, Masked, OpCall, Term, rule
 
 # operator: (einsum, its operands, what is added to the product)
@@ -36,12 +36,26 @@ for _name, (_spec, _operands, _added) in PRODUCTS.items():
     rule(_name, spec=_spec, operands=_operands, added=_added)(_product)
 
 
-@rule("linear")
-def linear(call: OpCall) -> Sequence[Factors]:
-    """``input @ weight.T + bias`` over the last dimension."""
-    letters = "abcdefghijl"[: call["input"].dim() - 1]
-    terms = call.term(call["input"]), call.term(call["weight"])
-    return [call.add_last(call.contract(f"{letters}k,nk->{letters}n", *terms), call["bias"])]
+@rule("_cdist_forward")
+def cdist(call: OpCall) -> Sequence[Factors]:
+    """Distances between rows: indices that are zero in both add nothing."""
+    x, y = call["x1"], call["x2"]
+    call.record_produced([x, y])
+    rank = call.out.dim()
+    placed = []
+    for tensor, row in ((x, rank - 2), (y, rank - 1)):
+        shift = rank - tensor.dim()
+        to = [*(d + shift for d in range(tensor.dim() - 2)), row, rank]
+        extents = [1] * (rank + 1)
+        for d, size in zip(to, tensor.shape, strict=True):
+            extents[d] = size
+        placed.append((tensor, to, Operand(tuple(f.moved(to) for f in call.labels_of(tensor)), tuple(extents))))
+    labels = algebra.align(call.facts, [operand for _, _, operand in placed], call.site)
+    remaining, summed = algebra.reduce(call.facts, labels, [rank], call.site)
+    for tensor, to, _ in placed:
+        back = {new: old for old, new in enumerate(to)}
+        call.masked.extend(Masked(tensor, f.moved(back)) for f in summed if set(f.dims) <= set(back))
+    return [remaining]
 
 
 @rule("_trilinear")
@@ -61,53 +75,36 @@ def trilinear(call: OpCall) -> Sequence[Factors]:
 @rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution")
 def convolution(call: OpCall) -> Sequence[Factors]:
     """Plain, grouped, depthwise and transposed convolutions in any number of dimensions."""
-    weight = call.labels_of(call["weight"])
-    spatial = list(range(2, call["weight"].dim()))
-    weight = call.fix_dims(weight, spatial, "kernel position")
-    batch = call["input"].dim() == call["weight"].dim()
-    shift = 0 if batch else -1
-    inputs = call.fix_dims(call.factors("input"), [d + shift for d in spatial], "position under a kernel")
-    channel_dim = 1 + shift
-    axis_in, axis_out = (0, 1) if call["transposed"] else (1, 0)
-    if call["groups"] == 1:
-        channels = _plain_channels(call, inputs, weight, channel_dim, axis_in, axis_out)
-    else:
-        channels = _grouped_channels(call, inputs, weight, channel_dim)
-    _count_macs(call, weight, spatial)
-    if call.arguments.get("bias") is not None:
+    spatial = range(2, call["weight"].dim())
+    weight = call.fix_dims(call.factors("weight"), spatial, "kernel position")
+    inputs = call.fix_dims(call.factors("input"), spatial, "position under a kernel")
+    rest = tuple(f for f in inputs if 1 not in f.dims)
+    incoming = tuple(
+        algebra.collapse(call.facts, f, 1, f"convolved together ({call.site})") for f in inputs if 1 in f.dims
+    )
+    channels = (_plain_channels if call["groups"] == 1 else _grouped_channels)(call, incoming, weight)
+    _count_macs(call, rest, weight)
+    if call["bias"] is not None:
         call.produced.extend(f.labels for f in call.factors("bias"))
         bias, extents = call.factors("bias"), tuple(call["bias"].shape)
         channels = algebra.align(call.facts, [Operand(channels, extents), Operand(bias, extents)], call.site)
-    rest = tuple(f for f in inputs if channel_dim not in f.dims)
-    return [(*rest, *(f.moved([channel_dim]) for f in channels))]
+    return [(*rest, *(f.moved([1]) for f in channels))]
 
 
-def _plain_channels(
-    call: OpCall, inputs: Factors, weight: Factors, channel_dim: int, axis_in: int, axis_out: int
-) -> Factors:
-    sizes = call["weight"].shape
+def _plain_channels(call: OpCall, incoming: Factors, weight: Factors) -> Factors:
+    axis_in, axis_out = (0, 1) if call["transposed"] else (1, 0)
     mine = tuple(f for f in weight if axis_in in f.dims)
-    theirs = tuple(_single(call, f, channel_dim) for f in inputs if channel_dim in f.dims)
-    extents = (sizes[axis_in],)
-    summed = algebra.align(
-        call.facts,
-        [Operand(tuple(f.moved({axis_in: 0}) for f in mine), extents), Operand(theirs, extents)],
-        call.site,
-    )
+    extents = (call["weight"].shape[axis_in],)
+    operands = [Operand(tuple(f.moved({old: 0}) for f in fs), extents) for fs, old in ((mine, axis_in), (incoming, 1))]
+    summed = algebra.align(call.facts, operands, call.site)
     call.consumed.extend(f.labels for f in mine)
-    call.masked.extend(Masked(call["input"], f.moved([channel_dim])) for f in summed)
+    call.masked.extend(Masked(call["input"], f.moved([1])) for f in summed)
     out = tuple(f for f in weight if axis_out in f.dims)
     call.produced.extend(f.labels for f in out)
     return tuple(f.moved({axis_out: 0}) for f in out)
 
 
-def _single(call: OpCall, factor: Factor, channel_dim: int) -> Factor:
-    """The channel labels of a convolution's input, moved to dimension 0."""
-    collapsed = algebra.collapse(call.facts, factor, channel_dim, f"convolved together ({call.site})")
-    return collapsed.moved({channel_dim: 0})
-
-
-def _grouped_channels(call: OpCall, inputs: Factors, weight: Factors, channel_dim: int) -> Factors:
+def _grouped_channels(call: OpCall, incoming: Factors, weight: Factors) -> Factors:
     """Channels (g, i) of the input meet weight index i of convolution group g.
 
     Either whole convolution groups leave, where the module's ``groups`` can follow, or the same i of every g with the
@@ -116,23 +113,19 @@ def _grouped_channels(call: OpCall, inputs: Factors, weight: Factors, channel_di
     groups, transposed = call["groups"], call["transposed"]
     out_axis = 1 if transposed else 0
     in_axis = 1 - out_axis
-    theirs = [_single(call, f, channel_dim).labels for f in inputs if channel_dim in f.dims]
+    theirs = incoming[0].labels if incoming else None
     weight_in = labels_along(weight, in_axis)
     weight_out = labels_along(weight, out_axis)
-    per_group = call["input"].shape[channel_dim] // groups
+    per_group = call["input"].shape[1] // groups
     # The axis of length channels is grouped; the other is shared by all groups.
     shared, grouped = (weight_out, weight_in) if transposed else (weight_in, weight_out)
-    if theirs and call.resizable and groups >= (call["weight"].shape[1] if shared is not None else 1):
+    if theirs is not None and call.resizable and groups >= (call["weight"].shape[1] if shared is not None else 1):
         return _whole_groups(call, theirs, grouped, shared, per_group)
     return _within_groups(call, theirs, grouped, shared, per_group)
 
 
 def _whole_groups(
-    call: OpCall,
-    theirs: list[np.ndarray],
-    grouped: np.ndarray | None,
-    shared: np.ndarray | None,
-    per_group: int,
+    call: OpCall, theirs: Labels, grouped: Labels | None, shared: Labels | None, per_group: int
 ) -> Factors:
     groups, transposed = call["groups"], call["transposed"]
     reason = f"whole convolution groups leave ({call.site})"
@@ -143,12 +136,9 @@ def _whole_groups(
     rows = grouped.reshape(groups, -1)
     unit = rows[:, :1]
     call.facts.equate(rows, unit, reason)
-    if theirs:
-        call.facts.equate(theirs[0].reshape(groups, per_group), unit, reason)
-    else:
-        call.fix(grouped, algebra.NO_INDEX)
+    call.facts.equate(theirs.reshape(groups, per_group), unit, reason)
     call.counted["groups"] = rows[:, 0]
-    width = call.out.shape[1 if call.out.dim() == call["weight"].dim() else 0] // groups
+    width = call.out.shape[1] // groups
     call.produced.append(grouped)
     if transposed:
         call.consumed.append(grouped)
@@ -156,49 +146,46 @@ def _whole_groups(
 
 
 def _within_groups(
-    call: OpCall,
-    theirs: list[np.ndarray],
-    grouped: np.ndarray | None,
-    shared: np.ndarray | None,
-    per_group: int,
+    call: OpCall, theirs: Labels | None, grouped: Labels | None, shared: Labels | None, per_group: int
 ) -> Factors:
     groups, transposed = call["groups"], call["transposed"]
     reason = f"the same index of every convolution group ({call.site})"
     weight_in, weight_out = (grouped, shared) if transposed else (shared, grouped)
-    incoming = theirs[0].reshape(groups, per_group) if theirs else None
+    incoming = theirs.reshape(groups, per_group) if theirs is not None else None
     if incoming is None and weight_in is not None:
         call.fix(weight_in, algebra.NO_INDEX)
     if incoming is not None and weight_in is None:
         call.fix(incoming, f"one channel per convolution group, whose number is fixed at {groups}")
     if incoming is not None and weight_in is not None:
         call.facts.equate(incoming, weight_in.reshape((groups, per_group) if transposed else (1, per_group)), reason)
-        call.facts.balance(incoming, reason)
+        _balance(call, incoming, reason)
         call.consumed.append(weight_in)
-        call.masked.append(Masked(call["input"], Factor((_channel_dim(call),), theirs[0])))
+        call.masked.append(Masked(call["input"], Factor((1,), incoming.ravel())))
     if weight_out is None:
         return ()
     call.produced.append(weight_out)
     if transposed:
         return (Factor((0,), np.tile(weight_out, groups)),)
-    call.facts.balance(weight_out.reshape(groups, -1), reason)
+    _balance(call, weight_out.reshape(groups, -1), reason)
     return (Factor((0,), weight_out),)
 
 
-def _channel_dim(call: OpCall) -> int:
-    return 1 if call["input"].dim() == call["weight"].dim() else 0
+def _balance(call: OpCall, rows: Labels, reason: str) -> None:
+    """Every convolution group keeps the same number of channels, and at least one."""
+    if rows.shape[1] == 1:
+        call.fix(rows, f"one channel per convolution group, whose number is fixed at {len(rows)}")
+    else:
+        call.facts.balance(rows, reason)
 
 
-def _count_macs(call: OpCall, weight: Factors, spatial: list[int]) -> None:
-    """Positions visited, times the elements of the weight."""
-    visited = call["input"] if call["transposed"] else call.out
-    first = _channel_dim(call)
-    positions = int(np.prod(visited.shape[:first])) * int(np.prod(visited.shape[first + 1 :]))
-    kernel = int(np.prod([call["weight"].shape[d] for d in spatial]))
-    arrays = [labels_along(weight, d) for d in (0, 1)]
-    constant = positions * kernel
-    for d, labels in enumerate(arrays):
-        constant *= call["weight"].shape[d] if labels is None else 1
-    call.macs.append(Extents(constant, tuple(a for a in arrays if a is not None)))
+def _count_macs(call: OpCall, rest: Factors, weight: Factors) -> None:
+    """Batch and positions visited, times the elements of the weight."""
+    visited, kernel = call["input"] if call["transposed"] else call.out, call["weight"]
+    axes = [(visited.shape[0], labels_along(rest, 0)), *((kernel.shape[d], labels_along(weight, d)) for d in (0, 1))]
+    constant = int(np.prod(visited.shape[2:])) * int(np.prod(kernel.shape[2:]))
+    for size, labels in axes:
+        constant *= size if labels is None else 1
+    call.macs.append(Extents(constant, tuple(labels for _, labels in axes if labels is not None)))
 
 
 @rule(
@@ -206,19 +193,43 @@ def _count_macs(call: OpCall, weight: Factors, spatial: list[int]) -> None:
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_attention_math",
     "_scaled_dot_product_fused_attention_overrideable",
-    "scaled_dot_product_attention",
 )
 def attention(call: OpCall) -> Sequence[Factors]:
-    """softmax(q k^T scale) v: q and k are contracted; v's width is passed on."""
-    q, k, v = (call.term(call[name]) for name in ("query", "key", "value"))
+    """softmax(q k^T scale + mask) v: q and k are contracted; attended positions are mixed; v's width is passed on."""
+    q = call.term(call["query"])
+    k, v = (_repeated_heads(call, call[name]) for name in ("key", "value"))
     batch = "abcdefgh"[: len(q.shape) - 2]
+    shape = (*q.shape[:-1], k.shape[-2])
     if call.arguments.get("scale") is None:
-        width = tuple(f for f in q.factors if len(q.shape) - 1 in f.dims)
+        width = tuple(f for f in q.factors if len(shape) - 1 in f.dims)
         call.mix(width, "scaled by its own width in scaled_dot_product_attention")
-    logits = call.contract(f"{batch}me,{batch}ne->{batch}mn", q, k)
-    logits = call.fix_dims(logits, [len(batch) + 1], "attended position")
-    weights = Term(logits, (*q.shape[:-1], k.shape[-2]), None)
-    out = call.contract(f"{batch}mn,{batch}nf->{batch}mf", weights, v)
+    logits = _with_bias(call, call.contract(f"{batch}me,{batch}ne->{batch}mn", q, k), shape)
+    if call["is_causal"]:
+        call.fix_dims(logits, [len(batch), len(batch) + 1], "position under a causal mask")
+    call.mix(tuple(f for f in logits if len(batch) + 1 in f.dims), "softmax over attended positions")
+    out = call.contract(f"{batch}mn,{batch}nf->{batch}mf", Term(logits, shape, None), v)
     return [out, *[() for _ in call.outputs[1:]]]
+
+
+def _repeated_heads(call: OpCall, tensor: torch.Tensor) -> Term:
+    """Keys or values as if repeated for the query heads that share them."""
+    shape = list(tensor.shape)
+    heads = len(shape) - 3
+    if shape[heads] == 1:
+        return call.term(tensor)
+    times = call["query"].shape[heads] // shape[heads]
+    factors = algebra.take(call.facts, call.labels_of(tensor), heads, np.repeat(np.arange(shape[heads]), times))
+    shape[heads] *= times
+    return Term(factors, tuple(shape), tensor)
+
+
+def _with_bias(call: OpCall, logits: Factors, shape: tuple[int, ...]) -> Factors:
+    bias = call.arguments.get("attn_mask", call.arguments.get("attn_bias"))
+    if bias is None:
+        return logits
+    call.record_produced([call["query"], bias])
+    shift = len(shape) - bias.dim()
+    factors = tuple(f.moved([d + shift for d in range(bias.dim())]) for f in call.labels_of(bias))
+    added = Operand(factors, (1,) * shift + tuple(bias.shape))
+    return algebra.align(call.facts, [Operand(logits, shape), added], call.site)

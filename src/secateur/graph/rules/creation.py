@@ -1,4 +1,4 @@
-"""New tensors: no labels, unless the tracer knows where their sizes come from; and operators that make no tensor."""
+"""New tensors made from others: of their kind, or of sizes and values read from them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from collections.abc import Sequence
 from secateur.graph.labels import Factors
 from secateur.graph.rules.base import OpCall, rule
 
-CREATION = """
-zeros ones empty full rand randn randint arange linspace logspace eye scalar_tensor new_zeros new_ones new_empty new_full
-new_empty_strided empty_strided tril_indices triu_indices randperm empty_permuted hann_window
-""".split()
 
-
-@rule(*CREATION)
+@rule("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided")
 def creation(call: OpCall) -> Sequence[Factors]:
-    """Sizes given as numbers stay what they are."""
+    """A tensor of the same kind, whose sizes are given as numbers: no labels, unless the tracer knows the sizes."""
     return [() for _ in call.outputs]
 
 
-@rule("nonzero", "multinomial", "bincount", "unique2", "_unique2", "searchsorted", "bucketize", "one_hot", "equal")
-@rule("masked_select", "_local_scalar_dense", "is_same_size", "histc", "allclose", "_assert_async")
+@rule("nonzero", "multinomial", "bincount", "_unique2", "searchsorted", "bucketize", "repeat_interleave", "histc")
+@rule("take", "masked_select", "masked_scatter")
 def from_data(call: OpCall) -> Sequence[Factors]:
     """Results whose values or sizes are read from data: every labelled argument must stay."""
     for tensor in call.tensors():

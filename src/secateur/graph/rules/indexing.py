@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import lcm
 
 import numpy as np
@@ -25,14 +26,15 @@ def slice_(call: OpCall) -> Sequence[Factors]:
 
 @rule("select", "select_copy")
 def select(call: OpCall) -> Sequence[Factors]:
-    """One index of one dimension; where that dimension is pruned, the index and those before it must stay."""
+    """One index of one dimension; where that dimension is pruned, it and those that it is counted from must stay."""
     dim, rank = call.dim(), call["self"].dim()
-    position = call["index"] % call["self"].shape[dim]
+    index = call["index"]
     factors = call.factors("self")
     for factor in factors:
         if factor.free == dim:
-            call.fix(factor.labels[..., : position + 1], f"index {position} selected by its number")
-    return [algebra.select(call.facts, factors, dim, position, rank)]
+            counted = slice(index, None) if index < 0 else slice(index + 1)
+            call.fix(factor.labels[..., counted], f"index {index} selected by its number")
+    return [algebra.select(call.facts, factors, dim, index % call["self"].shape[dim], rank)]
 
 
 @rule("unbind", "unbind_copy")
@@ -46,7 +48,7 @@ def unbind(call: OpCall) -> Sequence[Factors]:
     return [algebra.select(call.facts, factors, dim, i, rank) for i in range(len(call.outputs))]
 
 
-@rule("split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes", "chunk", "split_copy", "tensor_split")
+@rule("split", "unsafe_split", "split_copy", "split_with_sizes", "unsafe_split_with_sizes", "split_with_sizes_copy")
 def split(call: OpCall) -> Sequence[Factors]:
     """Consecutive pieces, whose lengths keep their proportions."""
     dim = call.dim()
@@ -68,7 +70,7 @@ def _keep_proportions(call: OpCall, factor: Factor, pieces: list[np.ndarray]) ->
     call.facts.counts.append(EqualCounts(entries, reason))
 
 
-@rule("cat", "concatenate", "concat")
+@rule("cat")
 def cat(call: OpCall) -> Sequence[Factors]:
     """Tensors joined along one dimension; empty one-dimensional ones, which torch skips, are skipped."""
     tensors = [t for t in call["tensors"] if not (t.dim() == 1 and t.shape[0] == 0)]
@@ -112,16 +114,15 @@ def roll(call: OpCall) -> Sequence[Factors]:
         return [call.fix_dims(factors, range(rank), "rolled as one flat axis")]
     for dim, shift in zip(call["dims"], call["shifts"], strict=True):
         place = dim % rank
-        size = call["self"].shape[place]
-        if shift % size:
-            _fix_rolled(call, factors, place, shift)
-        factors = algebra.take(call.facts, factors, place, np.roll(np.arange(size), shift))
+        _fix_rolled(call, factors, place, shift)
+        factors = algebra.take(call.facts, factors, place, np.roll(np.arange(call["self"].shape[place]), shift))
     return [factors]
 
 
 def _fix_rolled(call: OpCall, factors: Factors, dim: int, shift: int) -> None:
+    """Pin what goes round the end: everything, if the shift is longer than the dimension."""
     for factor in factors:
-        if factor.free == dim:
+        if factor.free == dim and shift:
             moved = factor.labels[..., -shift:] if shift > 0 else factor.labels[..., :-shift]
             call.fix(moved, f"rolled round the end by {shift}")
 
@@ -136,78 +137,93 @@ def index_select(call: OpCall) -> Sequence[Factors]:
     return [kept]
 
 
-@rule("index", "_unsafe_index", "index_put", "_index_put_impl", "_unsafe_index_put")
+@rule("index", "_unsafe_index")
 def index(call: OpCall) -> Sequence[Factors]:
     """Advanced indexing: pruned dimensions that are indexed must stay, the others pass."""
-    rank = call["self"].dim()
-    used, position = [], 0
-    for item in call["indices"]:
-        if item is None:
-            position += 1
-            continue
-        width = item.dim() if item.dtype in (torch.bool, torch.uint8) else 1
-        used.extend(range(position, position + width))
-        position += width
-        for factor in call.labels_of(item):
-            call.fix(factor.labels, "used as an index")
-    factors = call.fix_dims(call.factors("self"), used, "picked by an index tensor")
-    if "values" in call.arguments:
-        return [_written(call, factors)]
-    return [_after_indexing(factors, used, rank, call)]
+    place = _Indexed.by(call)
+    factors = call.fix_dims(call.factors("self"), place.used, "picked by an index tensor")
+    return [tuple(f.moved(place.to) for f in factors)]
 
 
-def _after_indexing(factors: Factors, used: list[int], rank: int, call: OpCall) -> Factors:
-    """Advanced indices that are adjacent are replaced in place; otherwise their result comes first."""
-    adjacent = used == list(range(used[0], used[-1] + 1)) if used else True
-    new_dims = call.out.dim() - (rank - len(used))
-    start = used[0] if used and adjacent else 0
-    to = {}
-    for new, old in enumerate(d for d in range(rank) if d not in used):
-        to[old] = new if new < start else new + new_dims
-    return tuple(f.moved(to) for f in factors)
-
-
-def _written(call: OpCall, factors: Factors) -> Factors:
-    """Values written at index tensors: trailing dimensions that aren't indexed must agree."""
+@rule("index_put", "_index_put_impl", "_unsafe_index_put")
+def index_put(call: OpCall) -> Sequence[Factors]:
+    """Values written at index tensors: dimensions that aren't indexed must agree."""
+    place = _Indexed.by(call)
+    factors = call.fix_dims(call.factors("self"), place.used, "written at indices named by a tensor")
     values = call["values"]
-    rank = call["self"].dim()
-    first = next((d for d in range(rank) if d >= len(call["indices"])), rank)
-    shift = rank - values.dim()
-    theirs = tuple(f.moved([d + shift for d in range(values.dim())]) for f in call.labels_of(values))
-    outside = tuple(f for f in theirs if min(f.dims) >= first)
-    for factor in theirs:
-        if min(factor.dims) < first:
-            call.fix(factor.labels, "written at indices named by a tensor")
-    extents = (1,) * shift + tuple(values.shape)
-    extents = tuple(1 if d < first else n for d, n in enumerate(extents))
-    operands = [Operand(factors, tuple(call["self"].shape)), Operand(outside, extents)]
-    return algebra.align(call.facts, operands, call.site)
+    back = {new - place.rank + values.dim(): old for old, new in place.to.items()}
+    indexed = [d for d in range(values.dim()) if d not in back]
+    theirs = call.fix_dims(call.labels_of(values), indexed, "written at indices named by a tensor")
+    extents = [1] * call["self"].dim()
+    for d, old in back.items():
+        extents[old] = values.shape[d] if d >= 0 else 1
+    written = Operand(tuple(f.moved(back) for f in theirs), tuple(extents))
+    return [algebra.align(call.facts, [Operand(factors, tuple(call["self"].shape)), written], call.site)]
 
 
-@rule("gather", "take_along_dim")
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """What advanced indexing does to dimensions.
+
+    Attributes:
+        used: the dimensions that are indexed.
+        to: where each of the others is in the result.
+        rank: dimensions of the result.
+    """
+
+    used: tuple[int, ...]
+    to: dict[int, int]
+    rank: int
+
+    @classmethod
+    def by(cls, call: OpCall) -> _Indexed:
+        """Adjacent index tensors are replaced in place by their own dimensions; otherwise these come first."""
+        used: list[int] = []
+        position, own = 0, 0
+        for item in call["indices"]:
+            width = 1
+            if item is not None:
+                mask = item.dtype in (torch.bool, torch.uint8)
+                width = item.dim() if mask else 1
+                own = max(own, 1 if mask else item.dim())
+                used.extend(range(position, position + width))
+                call.fix_dims(call.labels_of(item), range(item.dim()), "used as an index")
+            position += width
+        adjacent = used == list(range(used[0], used[-1] + 1))
+        start = used[0] if adjacent else 0
+        others = [d for d in range(call["self"].dim()) if d not in used]
+        to = {old: new if new < start else new + own for new, old in enumerate(others)}
+        return cls(tuple(used), to, len(others) + own)
+
+
+@rule("gather")
 def gather(call: OpCall) -> Sequence[Factors]:
     """Indices along one dimension are read from data; those of the other dimensions meet index by index."""
-    dim = call.dim()
-    source = call.fix_dims(call.factors("self"), [dim], "gathered by an index tensor")
-    where = call.fix_dims(call.factors("index"), [dim], "used as an index")
-    shape = list(call["index"].shape)
-    same = [1 if d == dim or n != call["self"].shape[d] else n for d, n in enumerate(shape)]
-    shorter = [d for d, n in enumerate(shape) if d != dim and n != call["self"].shape[d]]
-    source = call.fix_dims(source, shorter, "gathered from in part")
-    return [algebra.align(call.facts, [Operand(source, tuple(same)), Operand(where, tuple(same))], call.site)]
+    return [_meet(call, [call["self"], call["index"]], "gathered by an index tensor")]
 
 
-@rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill")
+@rule("scatter", "scatter_add", "scatter_reduce")
 def scatter(call: OpCall) -> Sequence[Factors]:
     """Writes along one dimension at positions read from data; the other dimensions must agree."""
+    return [_meet(call, call.tensors(), "scattered by an index tensor")]
+
+
+@rule("index_add", "index_copy", "index_fill")
+def index_add(call: OpCall) -> Sequence[Factors]:
+    """The same, at positions that are one list for all the other dimensions."""
+    call.fix_dims(call.factors("index"), [0], "used as an index")
+    written = [t for name in ("self", "source") if (t := call.arguments.get(name)) is not None]
+    return [_meet(call, written, "written at indices named by a tensor")]
+
+
+def _meet(call: OpCall, tensors: Sequence[torch.Tensor], what: str) -> Factors:
+    """Labels of tensors that meet index by index but for ``dim``; where one is shorter, by number, so all stay."""
+    shapes = [tuple(t.shape) for t in tensors]
     dim = call.dim()
-    operands = []
-    for tensor in call.tensors():
-        factors = call.fix_dims(call.labels_of(tensor), [dim], "scattered by an index tensor")
-        if tensor.dim() == call.out.dim():
-            extents = tuple(1 if d == dim else n for d, n in enumerate(tensor.shape))
-            operands.append(Operand(factors, extents))
-    return [algebra.align(call.facts, operands, call.site)]
+    pinned = [d for d in range(len(shapes[0])) if d == dim or len({shape[d] for shape in shapes}) > 1]
+    extents = tuple(1 if d in pinned else n for d, n in enumerate(shapes[0]))
+    operands = [Operand(call.fix_dims(call.labels_of(t), pinned, what), extents) for t in tensors]
+    return algebra.align(call.facts, operands, call.site)
 
 
 @rule("embedding")
@@ -224,6 +240,8 @@ def embedding(call: OpCall) -> Sequence[Factors]:
 def embedding_bag(call: OpCall) -> Sequence[Factors]:
     """Sums or means of rows of a table: the rows stay, the width passes."""
     weight = call.fix_dims(call.factors("weight"), [0], "row of an embedding table")
+    for name in ("indices", "offsets", "per_sample_weights"):
+        call.fix_dims(call.factors(name), [0], "used as an index")
     call.produced.extend(f.labels for f in weight)
     return [weight, *[() for _ in call.outputs[1:]]]
 
@@ -235,18 +253,30 @@ def unfold(call: OpCall) -> Sequence[Factors]:
     return [call.fix_dims(call.factors("self"), [dim], "cut into sliding windows")]
 
 
-@rule("diagonal", "diagonal_copy", "diag_embed", "tril", "triu")
+@rule("tril", "triu")
 def triangles(call: OpCall) -> Sequence[Factors]:
-    """Triangles and diagonals pair two dimensions by position: both must stay."""
+    """The last two dimensions are paired by position: both must stay."""
     rank = call["self"].dim()
-    a = call.arguments.get("dim1", -2) % rank if rank else 0
-    b = call.arguments.get("dim2", -1) % rank if rank else 0
-    factors = call.fix_dims(call.factors("self"), [a, b], "paired with another dimension by position")
-    if call.name in ("aten.diagonal", "aten.diagonal_copy"):
-        return [algebra.renumber_without(factors, [a, b], rank)]
-    if call.name == "aten.diag_embed":
-        return [call.fix_dims(factors, range(rank), "spread on a diagonal")]
-    return [factors]
+    return [call.fix_dims(call.factors("self"), [rank - 2, rank - 1], "paired with another dimension by position")]
+
+
+@rule("diagonal", "diagonal_copy")
+def diagonal(call: OpCall) -> Sequence[Factors]:
+    """Two dimensions paired by position become the last one: both must stay."""
+    rank = call["self"].dim()
+    dims = [call["dim1"] % rank, call["dim2"] % rank]
+    factors = call.fix_dims(call.factors("self"), dims, "paired with another dimension by position")
+    return [algebra.renumber_without(factors, dims, rank)]
+
+
+@rule("diag_embed")
+def diag_embed(call: OpCall) -> Sequence[Factors]:
+    """The last dimension is spread on a diagonal of two: it must stay."""
+    rank = call.out.dim()
+    pair = {call["dim1"] % rank, call["dim2"] % rank}
+    factors = call.fix_dims(call.factors("self"), [rank - 2], "spread on a diagonal")
+    others = [d for d in range(rank) if d not in pair]
+    return [tuple(f.moved(others) for f in factors)]
 
 
 @rule("as_strided", "as_strided_copy")
@@ -254,5 +284,3 @@ def as_strided(call: OpCall) -> Sequence[Factors]:
     """Raw strides: nothing is known of the result, so everything stays."""
     rank = call["self"].dim()
     return [call.fix_dims(call.factors("self"), range(rank), "addressed by raw strides")]
-
-

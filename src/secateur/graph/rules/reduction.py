@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from secateur.graph import algebra
 from secateur.graph.labels import Factor, Factors
-from secateur.graph.rules.base import Masked, OpCall, rule
+from secateur.graph.rules.base import Masked, OpCall, names, rule
 
 
 def _reduced_dims(call: OpCall) -> list[int]:
@@ -27,7 +27,7 @@ def _reduce(call: OpCall) -> tuple[Factors, Factors]:
     return remaining, gone
 
 
-@rule("sum", "nansum")
+@rule("sum", "nansum", "count_nonzero", "any")
 def sum_(call: OpCall) -> Sequence[Factors]:
     """A removed index and a zero add the same: nothing."""
     remaining, gone = _reduce(call)
@@ -37,21 +37,32 @@ def sum_(call: OpCall) -> Sequence[Factors]:
     return [remaining]
 
 
-@rule(
-    *"mean var std var_mean std_mean amax amin aminmax max min prod logsumexp norm linalg_vector_norm argmax argmin".split(),
-    *"any all median nanmedian mode count_nonzero".split(),
-)
+MIXING = names("""
+mean var std var_mean std_mean amax amin aminmax max min prod logsumexp argmax argmin all median nanmedian mode
+""")
+
+
+@rule(*MIXING)
 def mixing_reduction(call: OpCall) -> Sequence[Factors]:
     """Statistics of a dimension: removing an index is not the same as zeroing it."""
-    if "other" in call.arguments:
-        labels = call.aligned([call["self"], call["other"]], call.out.dim())
-        return [labels]
     remaining, gone = _reduce(call)
     call.mix(gone, f"{call.name} over channels")
     return [remaining for _ in call.outputs]
 
 
-@rule("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax", "logcumsumexp", "cummax", "cummin")
+@rule("norm", "linalg_vector_norm")
+def vector_norm(call: OpCall) -> Sequence[Factors]:
+    """A zero adds nothing to a norm, unless its order is negative."""
+    order = call.arguments.get("ord", call.arguments.get("p"))
+    remaining, gone = _reduce(call)
+    if order is not None and order < 0:
+        call.mix(gone, f"norm of order {order} over channels")
+    else:
+        call.masked.extend(Masked(call["self"], f) for f in gone)
+    return [remaining]
+
+
+@rule("_softmax", "_log_softmax", "_safe_softmax", "logcumsumexp", "cummax", "cummin")
 def softmax(call: OpCall) -> Sequence[Factors]:
     """Every index of the dimension depends on every other one."""
     dim = call.dim()
@@ -65,7 +76,7 @@ def softmax(call: OpCall) -> Sequence[Factors]:
     return [labels for _ in call.outputs]
 
 
-@rule("cumsum", "cumprod", "sort", "topk", "kthvalue", "msort", "argsort")
+@rule("cumsum", "cumprod", "sort", "topk", "kthvalue")
 def ordered(call: OpCall) -> Sequence[Factors]:
     """Scans and sorts along a dimension, which must stay."""
     factors = call.factors("self")
@@ -93,28 +104,31 @@ def glu(call: OpCall) -> Sequence[Factors]:
     return [tuple(result)]
 
 
-@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_with_update")
-@rule("_native_batch_norm_legit_functional", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm")
+@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+@rule("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "cudnn_batch_norm", "miopen_batch_norm")
 def batch_norm(call: OpCall) -> Sequence[Factors]:
-    """Each channel by itself, with its own weight, bias and running statistics."""
-    return [_per_channel(call, ("weight", "bias", "running_mean", "running_var")), *_nothing(call)]
+    """Each channel by itself, with its own weight, bias and running statistics; in training the others are mixed."""
+    labels = _per_channel(call, ("weight", "bias", "running_mean", "running_var"))
+    if call.arguments.get("training", call.name == "aten._batch_norm_with_update"):
+        call.mix(tuple(f for f in labels if 1 not in f.dims), "statistics of a batch norm in training")
+    return [labels, *_nothing(call)]
 
 
-@rule("native_group_norm", "group_norm")
+@rule("native_group_norm")
 def group_norm(call: OpCall) -> Sequence[Factors]:
     """Channels of a norm's group are mixed; every one keeps the same number, so that their number can stay."""
     labels = _per_channel(call, ("weight", "bias"))
-    groups = call["group"]
+    call.mix(tuple(f for f in labels if f.dims != (0,)), "GroupNorm")
     for factor in labels:
         if factor.dims == (1,):
-            call.mix((factor,), "GroupNorm")
-            call.facts.balance(factor.labels.reshape(groups, -1), f"equal groups of a GroupNorm ({call.site})")
+            rows = factor.labels.reshape(call["group"], -1)
+            call.facts.balance(rows, f"equal groups of a GroupNorm ({call.site})")
     return [labels, *_nothing(call)]
 
 
 def _per_channel(call: OpCall, names: Sequence[str]) -> Factors:
     """Labels of an input whose dimension 1 meets these vectors index by index."""
-    source = call.arguments.get("input", call.arguments.get("self"))
+    source = call["input"]
     operands = [algebra.Operand(call.labels_of(source), tuple(source.shape))]
     for name in names:
         tensor = call.arguments.get(name)
@@ -130,21 +144,21 @@ def _nothing(call: OpCall) -> list[Factors]:
     return [() for _ in call.outputs[1:]]
 
 
-@rule("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm")
+@rule("native_layer_norm")
 def layer_norm(call: OpCall) -> Sequence[Factors]:
     """The trailing dimensions are mixed; weight and bias meet them index by index."""
     source = call["input"]
     rank, trailing = source.dim(), len(call["normalized_shape"])
-    affine = [t for name in ("weight", "bias") if (t := call.arguments.get(name)) is not None]
+    affine = [t for t in (call["weight"], call["bias"]) if t is not None]
     labels = call.aligned([source, *affine], rank)
     mixed = tuple(f for f in labels if f.free >= rank - trailing)
-    call.mix(mixed, call.name.removeprefix("aten.").removeprefix("native_"))
+    call.mix(mixed, "layer_norm")
     return [labels, *_nothing(call)]
 
 
-@rule("_weight_norm_interface", "_weight_norm")
+@rule("_weight_norm_interface")
 def weight_norm(call: OpCall) -> Sequence[Factors]:
-    """g v / |v|: the norm over every dimension of v but one mixes those dimensions."""
+    """``g v / |v|``: the norm over every dimension of v but one mixes those dimensions."""
     dim = call["dim"]
     labels = call.aligned([call["v"], call["g"]], call["v"].dim())
     call.mix(tuple(f for f in labels if f.dims != (dim,)), "weight norm")

@@ -11,7 +11,7 @@ from secateur.graph.labels import Factor, Factors
 from secateur.graph.rules.base import OpCall, rule
 
 
-@rule("view", "_unsafe_view", "reshape", "view_copy", "_reshape_alias", "_reshape_copy", "unflatten", "flatten")
+@rule("view", "_unsafe_view", "view_copy", "_reshape_alias", "_reshape_copy")
 def view(call: OpCall) -> Sequence[Factors]:
     """Any reshape; a changed dtype keeps the dimensions."""
     before, after = call["self"].shape, call.out.shape
@@ -25,7 +25,7 @@ def permute(call: OpCall) -> Sequence[Factors]:
     return [algebra.permute(call.factors("self"), [d % rank for d in call["dims"]])]
 
 
-@rule("transpose", "transpose_copy", "swapaxes", "t", "t_copy", "numpy_T", "mT", "adjoint")
+@rule("transpose", "transpose_copy", "t", "t_copy")
 def transpose(call: OpCall) -> Sequence[Factors]:
     """Two dimensions change places."""
     rank = call["self"].dim()
@@ -53,10 +53,10 @@ def squeeze(call: OpCall) -> Sequence[Factors]:
     return [algebra.renumber_without(call.factors("self"), gone, len(shape))]
 
 
-@rule("repeat", "tile")
+@rule("repeat")
 def repeat(call: OpCall) -> Sequence[Factors]:
     """Labels are tiled; a dimension made longer from length one carries none."""
-    times = list(call.arguments.get("repeats", call.arguments.get("dims")))
+    times = list(call["repeats"])
     rank = call.out.dim()
     times = [1] * (rank - len(times)) + times
     shift = rank - call["self"].dim()
@@ -65,20 +65,6 @@ def repeat(call: OpCall) -> Sequence[Factors]:
         moved = factor.moved([d + shift for d in range(call["self"].dim())])
         result.append(Factor(moved.dims, np.tile(moved.labels, [times[d] for d in moved.dims])))
     return [tuple(result)]
-
-
-@rule("repeat_interleave")
-def repeat_interleave(call: OpCall) -> Sequence[Factors]:
-    """Every label of one dimension is repeated in place; a count per index is read from data, so it pins."""
-    factors = call.factors("self") if "self" in call.arguments else ()
-    repeats = call.arguments.get("repeats")
-    if not isinstance(repeats, int) or call["dim"] is None:
-        for factor in factors:
-            call.fix(factor.labels, "repeated a different number of times per index")
-        return [()]
-    dim = call.dim()
-    index = np.repeat(np.arange(call["self"].shape[dim]), repeats)
-    return [algebra.take(call.facts, factors, dim, index)]
 
 
 @rule("pixel_shuffle")
@@ -113,7 +99,7 @@ def _blocks(call: OpCall, block: int, *, divide: bool) -> Factors:
     return tuple(result)
 
 
-@rule("channel_shuffle", "native_channel_shuffle")
+@rule("channel_shuffle")
 def channel_shuffle(call: OpCall) -> Sequence[Factors]:
     """View as (groups, n), transpose, flatten."""
     shape, groups = tuple(call["self"].shape), call["groups"]

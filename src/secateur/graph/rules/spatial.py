@@ -7,17 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from secateur.graph import algebra
-from secateur.graph.labels import Factors
+from secateur.graph.algebra import Operand
+from secateur.graph.labels import Factor, Factors
 from secateur.graph.rules.base import OpCall, rule
 
 # operator (with {n} for the number of spatial dimensions): those numbers
 POSITIONAL: dict[str, Sequence[int]] = {
-    "avg_pool{n}d": (1, 2, 3),
-    "adaptive_avg_pool{n}d": (1,),
+    "avg_pool{n}d": (2, 3),
     "_adaptive_avg_pool{n}d": (2, 3),
-    "adaptive_max_pool{n}d": (1, 2, 3),
-    "max_pool{n}d": (1, 2, 3),
-    "max_pool{n}d_with_indices": (1, 2, 3),
+    "adaptive_max_pool{n}d": (2, 3),
+    "max_pool{n}d_with_indices": (2, 3),
     "fractional_max_pool{n}d": (2, 3),
     "max_unpool{n}d": (2, 3),
     "upsample_nearest{n}d": (1, 2, 3),
@@ -30,21 +29,39 @@ POSITIONAL: dict[str, Sequence[int]] = {
     "upsample_trilinear{n}d": (3,),
     "reflection_pad{n}d": (1, 2, 3),
     "replication_pad{n}d": (1, 2, 3),
-    "grid_sampler_{n}d": (2, 3),
 }
 
 
 def _positional(call: OpCall, *, spatial: int) -> Sequence[Factors]:
-    """Every dimension but the last ``spatial`` passes."""
-    source = call.arguments.get("self", call.arguments.get("input"))
-    rank = source.dim()
-    kept = call.fix_dims(call.labels_of(source), range(rank - spatial, rank), "pooled, padded or resized position")
+    """Every dimension but the last ``spatial`` passes; indices to unpool, and samples, have a row for each channel."""
+    leading = call["self"].dim() - spatial
+    operands = []
+    for tensor in call.tensors():
+        # Samples have a batch dimension (of length one) even where the input has none.
+        shift = leading - 2 if tensor is call.arguments.get("random_samples") else 0
+        here = range(leading - shift)
+        beyond = range(len(here), tensor.dim())
+        factors = call.fix_dims(call.labels_of(tensor), beyond, "pooled, padded or resized position")
+        moved = tuple(f.moved([d + shift for d in here]) for f in factors)
+        operands.append(Operand(moved, tuple(tensor.shape[max(-shift, 0) : len(here)])))
+    kept = algebra.align(call.facts, operands, call.site)
     return [kept for _ in call.outputs]
 
 
 for _pattern, _numbers in POSITIONAL.items():
     for _n in _numbers:
         rule(_pattern.format(n=_n), spatial=_n)(_positional)
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(call: OpCall) -> Sequence[Factors]:
+    """Positions named by a grid, one for each batch index: batch and channels pass."""
+    grid = call["grid"]
+    positions = range(2, call["input"].dim())
+    source = call.fix_dims(call.factors("input"), positions, "sampled position")
+    batch = call.fix_dims(call.factors("grid"), range(1, grid.dim()), "position in a sampling grid")
+    operands = [Operand(source, tuple(call["input"].shape)), Operand(batch, (grid.shape[0],) + (1,) * (grid.dim() - 1))]
+    return [algebra.align(call.facts, operands, call.site)]
 
 
 @rule("constant_pad_nd")
@@ -92,7 +109,5 @@ def col2im(call: OpCall) -> Sequence[Factors]:
             continue
         rows = factor.labels.reshape(-1, kernel)
         call.facts.equate(rows, rows[:, :1], f"folded together ({call.site})")
-        result.append(type(factor)(factor.dims, rows[:, 0]))
+        result.append(Factor(factor.dims, rows[:, 0]))
     return [tuple(result)]
-
-
