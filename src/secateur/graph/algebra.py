@@ -116,11 +116,18 @@ def renumber_without(factors: Factors, dims: Sequence[int], rank: int) -> Factor
 
 
 def take(facts: Facts, factors: Factors, dim: int, index: Labels) -> Factors:
-    """Labels after indexing ``dim`` with positions ``index``; -1 is a position without a label (padding)."""
+    """Labels after indexing ``dim`` with positions ``index``; -1 is a position without a label (padding).
+
+    The only index taken of a longer axis must stay: an axis of length one carries no labels.
+    """
     result = []
     for factor in factors:
         if dim not in factor.dims:
             result.append(factor)
+            continue
+        if dim != factor.free and (index < 0).any():
+            # A row of padding shrinks with the others, which must then lose equal indices.
+            result.append(collapse(facts, factor, factor.free, "rows padded"))
             continue
         axis = factor.dims.index(dim)
         labels = np.take(factor.labels, np.maximum(index, 0), axis=axis)
@@ -128,6 +135,8 @@ def take(facts: Facts, factors: Factors, dim: int, index: Labels) -> Factors:
             shape = [1] * labels.ndim
             shape[axis] = -1
             labels = np.where((index < 0).reshape(shape), NONE, labels)
+        if len(index) == 1 and dim == factor.free and factor.labels.shape[axis] > 1:
+            facts.fix(labels, "the only index taken of an axis")
         result.extend(squeezed(Factor(factor.dims, labels)))
     return tuple(result)
 

@@ -71,6 +71,8 @@ class TracedSize(int):
     def __mul__(self, other: Any) -> Any:
         if type(other) is int and other > 0:
             return self._scaled(other, 1)
+        if isinstance(other, float):
+            return self._times(other)
         return self._opaque(int.__mul__(self, other), "multiplication") if isinstance(other, int) else NotImplemented
 
     __rmul__ = __mul__
@@ -100,30 +102,91 @@ class TracedSize(int):
     def _plain(self) -> bool:
         return self.source.times == self.source.over == 1
 
+    def _times(self, other: float) -> _TracedFloat:
+        self.source.note_number("multiplication")
+        traced = _TracedFloat(int(self) * other)
+        traced.source = self.source
+        return traced
+
     def _opaque(self, value: int, what: str) -> int:
         self.source.pin(what)
         return value
 
-    def __float__(self) -> float:
-        self.source.note_number("float()")
-        return float(int(self))
+    def __eq__(self, other: object) -> bool:
+        self._note_comparison(other)
+        return int.__eq__(self, other)
 
-    def __truediv__(self, other: Any) -> Any:
-        return self._number(int.__truediv__(self, other), "division") if isinstance(other, int) else NotImplemented
+    def __ne__(self, other: object) -> bool:
+        self._note_comparison(other)
+        return int.__ne__(self, other)
 
-    def __rtruediv__(self, other: Any) -> Any:
-        if isinstance(other, (int, float)):
-            self.source.note_number("division")
-            return other / int(self)
-        return NotImplemented
+    __hash__ = int.__hash__
 
-    def __pow__(self, other: Any, modulus: Any = None) -> Any:
-        self.source.note_number("a power")
-        return int(self) ** other if modulus is None else pow(int(self), other, modulus)
+    def _note_comparison(self, other: object) -> None:
+        """A test for one number may come out otherwise once channels are gone."""
+        if type(other) is int and int(self) == other and not self.source.tracer.in_torch_module:
+            self.source.pin(f"a comparison with {other}")
 
-    def _number(self, value: float, what: str) -> float:
-        self.source.note_number(what)
-        return value
+
+_OPAQUE = """
+mod rmod divmod rdivmod rfloordiv neg abs invert lshift rlshift rshift rrshift and rand or ror xor rxor
+""".split()
+_NUMERIC = "float truediv rtruediv pow rpow".split()
+
+
+class _TracedFloat(float):
+    """A number computed from a traced size; made an integer again, it may serve as a size that can't be followed."""
+
+    source: Source
+
+
+def _opaque_operator(name: str) -> Callable[..., Any]:
+    plain = getattr(int, name)
+
+    def operator(self: TracedSize, *others: Any) -> Any:
+        result = plain(self, *others)
+        if result is not NotImplemented:
+            self.source.pin(name.strip("_"))
+        return result
+
+    return operator
+
+
+def _numeric_operator(name: str) -> Callable[..., Any]:
+    plain = getattr(int, name)
+
+    def operator(self: TracedSize, *others: Any) -> Any:
+        result = plain(self, *others)
+        if result is NotImplemented and len(others) == 1 and isinstance(others[0], float):
+            result = getattr(float, name)(float(int(self)), others[0])
+        if result is NotImplemented:
+            return result
+        self.source.note_number(name.strip("_"))
+        if name == "__float__":
+            return result
+        traced = _TracedFloat(result)
+        traced.source = self.source
+        return traced
+
+    return operator
+
+
+def _rounding_operator(name: str) -> Callable[..., Any]:
+    plain = getattr(float, name)
+
+    def operator(self: _TracedFloat, *others: Any) -> Any:
+        self.source.pin(f"{name.strip('_')} of a number")
+        return plain(self, *others)
+
+    return operator
+
+
+for _name in _OPAQUE:
+    setattr(TracedSize, f"__{_name}__", _opaque_operator(f"__{_name}__"))
+for _name in _NUMERIC:
+    setattr(TracedSize, f"__{_name}__", _numeric_operator(f"__{_name}__"))
+for _name in ("int", "trunc", "floor", "ceil", "round"):
+    setattr(_TracedFloat, f"__{_name}__", _rounding_operator(f"__{_name}__"))
 
 
 class SizeMode(TorchFunctionMode):
@@ -137,9 +200,11 @@ class SizeMode(TorchFunctionMode):
         handler = _HANDLERS.get(func)
         if handler is not None:
             return handler(self.tracer, func, args, kwargs or {})
-        _note_numbers(func, args)
+        _note_numbers(func, (*args, *(kwargs or {}).values()))
         return func(*args, **(kwargs or {}))
 
+
+_ARITHMETIC = frozenset("add sub subtract mul multiply div divide truediv true_divide pow float_power".split())
 
 Handler = Callable[[Tracer, Any, Any, Any], Any]
 _HANDLERS: dict[Any, Handler] = {}
@@ -154,10 +219,15 @@ def _handles(*functions: Any) -> Callable[[Handler], Handler]:
 
 
 def _note_numbers(func: Any, args: Any) -> None:
-    """A traced size among the operands of an ordinary operator is a number, not a size."""
+    """A traced size given to arithmetic is a number; to any other function, it may be a size that can't be followed."""
     for arg in args:
-        if isinstance(arg, TracedSize):
-            arg.source.note_number(getattr(func, "__name__", "an operator"))
+        for item in arg if isinstance(arg, (tuple, list)) else (arg,):
+            if isinstance(item, (TracedSize, _TracedFloat)):
+                name = getattr(func, "__name__", "an operator")
+                if name.strip("_").lstrip("ri") in _ARITHMETIC or name.strip("_") in _ARITHMETIC:
+                    item.source.note_number(name)
+                else:
+                    item.source.pin(name)
 
 
 # --- reading sizes ----------------------------------------------------------------------------------------------------
@@ -175,6 +245,21 @@ def _size(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
         return torch.Size(_traced_shape(tracer, args[0], result))
     dim = args[1] if len(args) > 1 else kwargs["dim"]
     return _traced_shape(tracer, args[0], tuple(args[0].size()))[dim]
+
+
+@_handles(torch.Tensor.__len__)
+def _len(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> int:
+    labels = labels_along(tracer.labels_of(args[0]), 0)
+    if labels is not None:
+        tracer.facts.fix(labels, f"its length is read by len() ({tracer.where()}); x.shape would follow")
+    return int(func(*args, **kwargs))
+
+
+@_handles(torch.Tensor.numel, torch.numel, torch.Tensor.nelement)
+def _numel(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> int:
+    for factor in tracer.labels_of(args[0]):
+        tracer.facts.fix(factor.labels, f"its elements are counted ({tracer.where()})")
+    return int(func(*args, **kwargs))
 
 
 def _traced_shape(tracer: Tracer, tensor: torch.Tensor, shape: Sequence[int]) -> list[int]:
@@ -195,7 +280,7 @@ def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str)
         if isinstance(size, TracedSize) and tensor.shape[dim] > 1 and not _is_row(tracer, tensor, dim):
             size.source.pin(f"the size of an axis without labels in {what}")
         return
-    if isinstance(size, TracedSize):
+    if isinstance(size, TracedSize) and size.source.tracer is tracer:
         source = size.source
         reason = f"size given to {what} by {tracer.where()}"
         tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
@@ -231,7 +316,10 @@ def _reshape_to(tracer: Tracer, func: Any, args: Any, kwargs: Any, sizes: list[A
     return result
 
 
-@_handles(torch.Tensor.view, torch.Tensor.reshape, torch.reshape, torch.Tensor.expand)
+@_handles(
+    torch.Tensor.view, torch.Tensor.reshape, torch.reshape,
+    torch.Tensor.expand, torch.Tensor.broadcast_to, torch.broadcast_to,
+)  # fmt: skip
 def _view(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     sizes = _listed(args[1:]) if len(args) > 1 else list(kwargs.get("shape", kwargs.get("size", ())))
     if any(isinstance(size, torch.dtype) for size in sizes) or "dtype" in kwargs:
@@ -279,6 +367,21 @@ def _create(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     return result
 
 
+@_handles(torch.broadcast_tensors)
+def _broadcast(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    """Broadcast together, dimensions that are not of length one must stay equally long."""
+    results = func(*args, **kwargs)
+    rank = results[0].dim()
+    tensors = args[0] if isinstance(args[0], (tuple, list)) else args
+    operands = []
+    for tensor in tensors:
+        shift = rank - tensor.dim()
+        factors = tuple(f.moved([d + shift for d in range(tensor.dim())]) for f in tracer.labels_of(tensor))
+        operands.append(algebra.Operand(factors, (1,) * shift + tuple(tensor.shape)))
+    algebra.align(tracer.facts, operands, f"broadcast_tensors in {tracer.where()}")
+    return results
+
+
 @_handles(torch.arange, torch.linspace)
 def _count(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     for size in (*args, *kwargs.values()):
@@ -289,8 +392,12 @@ def _count(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
 
 @_handles(torch.split, torch.Tensor.split, torch.functional.split)
 def _split(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    pieces = func(*args, **kwargs)
     sizes = args[1] if len(args) > 1 else kwargs.get("split_size", kwargs.get("split_size_or_sections"))
+    tracer.sized = isinstance(sizes, (tuple, list))
+    try:
+        pieces = func(*args, **kwargs)
+    finally:
+        tracer.sized = False
     dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
     listed = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * (len(pieces) - 1)
     # The last of equal pieces is what is left over.

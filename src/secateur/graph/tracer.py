@@ -94,6 +94,7 @@ class Tracer(TorchDispatchMode):
         self.following = False
         """Whether labels are being followed; an error meanwhile is ours, not the model's."""
         self.flexible: frozenset[int] | None = None
+        self.sized = False
         self.resizable = False
         self._components = components
         self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -182,6 +183,10 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if _is_composite(func):
+            # Under inference mode the dispatcher hands composite operators over whole.
+            with self:
+                return func.decompose(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             reshaped = self._before_reshape(func, args)
             result = self.execute(func, args, kwargs)
@@ -218,6 +223,7 @@ class Tracer(TorchDispatchMode):
             facts=self.facts,
             where="",
             flexible=self.flexible,
+            sized=self.sized,
             resizable=self.resizable or self.in_torch_module,
         )
         for tensor in call.tensors():
@@ -291,7 +297,9 @@ class Tracer(TorchDispatchMode):
 
     def _provenance(self, call: OpCall, component: int | None) -> tuple[bool, int]:
         tensors = call.tensors()
-        weight = all(self.is_weight(t) or t.dim() == 0 for t in tensors)
+        # A product of weights is a weight (of low rank); a layer applied to a parameter makes activations.
+        layer = call.macs and len(tensors) > 2
+        weight = not layer and all(self.is_weight(t) or t.dim() == 0 for t in tensors)
         sources = 0
         for tensor in tensors:
             state = self.state(tensor)
@@ -369,6 +377,11 @@ def _names(func: Any) -> tuple[str, ...]:
 @cache
 def _defaults(func: Any) -> dict[str, Any]:
     return {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 def _mutated(func: Any, call: OpCall) -> list[torch.Tensor]:

@@ -58,6 +58,7 @@ class OpCall:
         facts: where equalities go.
         where: module path and source line, for reasons.
         flexible: output dimensions of a reshape that follow its input; None if unknown.
+        sized: whether every piece of a split is given a size of its own.
         resizable: whether the operator's integer arguments are attributes of the module that calls it, so that surgery
             can change them.
     """
@@ -70,6 +71,7 @@ class OpCall:
     facts: Facts
     where: str
     flexible: frozenset[int] | None = None
+    sized: bool = False
     resizable: bool = False
     masked: list[Masked] = field(default_factory=list)
     macs: list[Extents] = field(default_factory=list)

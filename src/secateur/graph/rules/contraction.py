@@ -77,6 +77,7 @@ def convolution(call: OpCall) -> Sequence[Factors]:
     """Plain, grouped, depthwise and transposed convolutions in any number of dimensions."""
     spatial = range(2, call["weight"].dim())
     weight = call.fix_dims(call.factors("weight"), spatial, "kernel position")
+    weight = tuple(algebra.collapse(call.facts, f, f.free, f"convolved together ({call.site})") for f in weight)
     inputs = call.fix_dims(call.factors("input"), spatial, "position under a kernel")
     rest = tuple(f for f in inputs if 1 not in f.dims)
     incoming = tuple(

@@ -50,14 +50,14 @@ def unbind(call: OpCall) -> Sequence[Factors]:
 
 @rule("split", "unsafe_split", "split_copy", "split_with_sizes", "unsafe_split_with_sizes", "split_with_sizes_copy")
 def split(call: OpCall) -> Sequence[Factors]:
-    """Consecutive pieces, whose lengths keep their proportions."""
+    """Consecutive pieces, whose lengths keep their proportions unless each is given its own."""
     dim = call.dim()
     factors = call.factors("self")
     sizes = [out.shape[dim] for out in call.outputs]
     ends = np.cumsum(sizes)
     pieces = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     for factor in factors:
-        if factor.free == dim:
+        if factor.free == dim and not call.sized:
             _keep_proportions(call, factor, pieces)
     return [algebra.take(call.facts, factors, dim, piece) for piece in pieces]
 

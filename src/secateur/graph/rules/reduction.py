@@ -110,7 +110,7 @@ def batch_norm(call: OpCall) -> Sequence[Factors]:
     """Each channel by itself, with its own weight, bias and running statistics; in training the others are mixed."""
     labels = _per_channel(call, ("weight", "bias", "running_mean", "running_var"))
     if call.arguments.get("training", call.name == "aten._batch_norm_with_update"):
-        call.mix(tuple(f for f in labels if 1 not in f.dims), "statistics of a batch norm in training")
+        call.mix(tuple(f for f in labels if f.free != 1), "statistics of a batch norm in training")
     return [labels, *_nothing(call)]
 
 
@@ -144,13 +144,22 @@ def _nothing(call: OpCall) -> list[Factors]:
     return [() for _ in call.outputs[1:]]
 
 
+@rule("_is_all_true", "_is_any_true")
+def assertion(call: OpCall) -> Sequence[Factors]:
+    """What the code asserts of all channels: it holds for those that stay."""
+    return [() for _ in call.outputs]
+
+
 @rule("native_layer_norm")
 def layer_norm(call: OpCall) -> Sequence[Factors]:
     """The trailing dimensions are mixed; weight and bias meet them index by index."""
     source = call["input"]
     rank, trailing = source.dim(), len(call["normalized_shape"])
     affine = [t for t in (call["weight"], call["bias"]) if t is not None]
-    labels = call.aligned([source, *affine], rank)
+    labels = tuple(
+        algebra.collapse(call.facts, f, f.free, f"rows mixed ({call.site})") if max(f.dims) >= rank - trailing else f
+        for f in call.aligned([source, *affine], rank)
+    )
     mixed = tuple(f for f in labels if f.free >= rank - trailing)
     call.mix(mixed, "layer_norm")
     return [labels, *_nothing(call)]
