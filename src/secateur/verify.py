@@ -33,7 +33,7 @@ from secateur.graph.solve import Solution, solve
 from secateur.graph.trace import pin_unreached, run_traced
 from secateur.graph.tracer import Tracer
 from secateur.masking import MaskingTracer, ReplayTracer
-from secateur.plan import PruningPlan, named_tensors
+from secateur.plan import PruningPlan, named_tensors, tied_names
 from secateur.plan import plan as make_plan
 from secateur.surgery import apply
 
@@ -237,7 +237,8 @@ class _Check:
             ) from error
         pin_unreached(tracer.trace)
         graph = build_graph(small, tracer.trace, solve(tracer.trace), components, self._entry_point)
-        counted = sum(p.numel() for name, p in named_tensors(small).items() if name in dict(small.named_parameters()))
+        tied = tied_names(named_tensors(small))
+        counted = sum(p.numel() for name, p in small.named_parameters() if name not in tied)
         return [t.detach().clone() for t in tensors_in(outputs)], Cost(counted, graph.cost().macs)
 
 

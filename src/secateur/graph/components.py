@@ -87,7 +87,7 @@ def listed(spec: ComponentSpec, what: str) -> list[ComponentPart]:
     if isinstance(spec, (nn.Module, torch.Tensor, str)):
         return [spec]
     if not isinstance(spec, Iterable):
-        raise TraceError(f"{what}: expected a module, a parameter, a dotted name, or a list of these, not {type(spec).__name__}")
+        raise TraceError(f"{what}: expected a module, a parameter, a dotted name, or a list of these, not {spec!r}")
     return list(spec)
 
 

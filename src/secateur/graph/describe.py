@@ -28,11 +28,10 @@ _PLAIN = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 def describe(graph: DependencyGraph, *, width: int = WIDTH) -> str:
     """The whole graph as plain-text tables, at most ``width`` characters wide."""
-    return to_text(renderables(graph), width=width)
+    return to_text(_sections(graph), width=width)
 
 
-def renderables(graph: DependencyGraph) -> list[RenderableType]:
-    """The tables of :func:`describe`, for a rich console."""
+def _sections(graph: DependencyGraph) -> list[RenderableType]:
     internal = [g for g in graph.groups if not g.is_interface]
     sections: list[RenderableType] = [_components_table(graph)]
     sections += _group_section("Interface groups (their parameters belong to several components)", graph.interfaces)

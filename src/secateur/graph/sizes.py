@@ -257,9 +257,14 @@ def _len(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> int:
 
 @_handles(torch.Tensor.numel, torch.numel, torch.Tensor.nelement)
 def _numel(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> int:
-    for factor in tracer.labels_of(args[0]):
+    count = int(func(*args, **kwargs))
+    factors = tracer.labels_of(args[0])
+    if len(factors) == 1 and len(factors[0].dims) == 1:
+        labels = factors[0].labels
+        return TracedSize(count, Source(labels, count // len(labels), 1, tracer))
+    for factor in factors:
         tracer.facts.fix(factor.labels, f"its elements are counted ({tracer.where()})")
-    return int(func(*args, **kwargs))
+    return count
 
 
 def _traced_shape(tracer: Tracer, tensor: torch.Tensor, shape: Sequence[int]) -> list[int]:

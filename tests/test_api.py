@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from secateur.allocation.objective import evaluate
+
+
+class Autoencoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 8))
+        self.decoder = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.decoder(self.encoder(x))
+        return out
+
+
+INPUTS = torch.randn(256, 12, generator=torch.Generator().manual_seed(0))
+
+
+def error(model: nn.Module) -> float:
+    """Mean squared distance from what the model of ``fixed`` computes."""
+    with torch.no_grad():
+        return torch.mean((model(INPUTS) - fixed()(INPUTS)) ** 2).item()
+
+
+def fixed() -> Autoencoder:
+    torch.manual_seed(3)
+    return Autoencoder()
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_a_model_and_its_inputs_are_enough() -> None:
+    model = fixed()
+    before = copy.deepcopy(model.state_dict())
+    result = secateur.prune(model, INPUTS[:1])
+    assert isinstance(result.model, Autoencoder)
+    assert result.model is not model
+    assert result.before.parameters == parameters(model)
+    assert result.after.parameters == parameters(result.model)
+    assert abs(1 - result.after.parameters / result.before.parameters - 0.5) <= 0.01
+    assert result.before.objective is None
+    assert result.model(INPUTS).shape == (256, 12)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_macs_are_those_of_the_small_model() -> None:
+    result = secateur.prune(fixed(), INPUTS[:1], target=0.4, of="macs")
+    linear = [m for m in result.model.modules() if isinstance(m, nn.Linear)]
+    assert result.after.macs == sum(m.in_features * m.out_features for m in linear)
+    assert abs(1 - result.after.macs / result.before.macs - 0.4) <= 0.01
+
+
+def test_calibration_repairs() -> None:
+    objective = secateur.Minimize(error)
+    plain = secateur.prune(fixed(), INPUTS[:1], target=0.3, objective=objective)
+    repaired = secateur.prune(fixed(), INPUTS[:1], target=0.3, objective=objective, calibration=[INPUTS])
+    assert plain.before.objective == repaired.before.objective == 0
+    assert plain.after.objective is not None
+    assert repaired.after.objective is not None
+    assert repaired.after.objective < 0.5 * plain.after.objective
+
+
+def test_a_generator_of_calibration_is_as_good_as_a_list() -> None:
+    def batches() -> Iterator[torch.Tensor]:
+        yield from INPUTS.split(64)
+
+    once, listed = (
+        secateur.prune(fixed(), INPUTS[:1], calibration=data, objective=error) for data in (batches(), [*batches()])
+    )
+    assert once.after.objective == listed.after.objective
+
+
+def test_with_an_entry_point_components_protection_and_criterion() -> None:
+    def run(model: Any) -> torch.Tensor:
+        latent = model.encoder(INPUTS)
+        out: torch.Tensor = model.decoder(latent)
+        return out
+
+    result = secateur.prune(
+        fixed(),
+        run=run,
+        components={"everything": ["encoder", "decoder"]},
+        protect=["encoder.2"],
+        target=secateur.Sparsity(0.4, tolerance=0.02),
+        criterion=secateur.importance.Random(seed=1),
+        strategy=secateur.Uniform(),
+        calibration=run,
+    )
+    assert [c.name for c in result.graph.components] == ["everything"]
+    assert [group.size for group in result.graph.groups] == [24, 24]
+    assert abs(1 - result.after.parameters / result.before.parameters - 0.4) <= 0.02
+
+
+def test_save_then_load(tmp_path: Path) -> None:
+    result = secateur.prune(fixed(), INPUTS[:1])
+    result.save(tmp_path / "pruned")
+    loaded = secateur.load(tmp_path / "pruned", Autoencoder)
+    assert torch.equal(loaded(INPUTS), result.model(INPUTS))
+
+
+def test_printed_it_shows_before_and_after() -> None:
+    text = str(secateur.prune(fixed(), INPUTS[:1], objective=lambda model: 1.5))
+    for word in ("before", "after", "objective", "1.50", "encoder", "decoder", "total", "parameters", "MACs"):
+        assert word in text
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, -0.5, 1.5, float("nan")])
+def test_a_target_outside_0_and_1_is_an_error(target: float) -> None:
+    with pytest.raises(secateur.TargetError):
+        secateur.prune(fixed(), INPUTS[:1], target=target)
+
+
+def test_inputs_that_do_not_fit_keep_the_models_own_error_and_the_model() -> None:
+    model = fixed()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(secateur.TraceError, match="mat1 and mat2 shapes cannot be multiplied"):
+        secateur.prune(model, torch.zeros(1, 13))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_no_inputs_at_all_is_an_error() -> None:
+    with pytest.raises(secateur.TraceError, match="neither given"):
+        secateur.prune(fixed())
+
+
+# --- objectives -------------------------------------------------------------------------------------------------------
+
+
+def test_minimize_gives_the_metrics_own_value() -> None:
+    assert evaluate(secateur.Minimize(lambda model: 0.25), nn.Identity()) == 0.25
+
+
+def test_an_objective_may_return_a_scalar_tensor() -> None:
+    assert evaluate(lambda model: torch.tensor(2.0), nn.Identity()) == 2.0  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "the objective must return a number for a model; it returned None"),
+        ("high", "must return a number for a model; it returned 'high'"),
+        (float("nan"), "must return a finite number for a model; it returned nan"),
+    ],
+)
+def test_an_objective_without_a_finite_value_is_an_error(value: Any, message: str) -> None:
+    with pytest.raises(secateur.SecateurError, match=message):
+        evaluate(lambda model: value, nn.Identity())
+
+
+def test_public_names_are_there() -> None:
+    assert all(hasattr(secateur, name) for name in secateur.__all__)
+    assert callable(secateur.plan)
+    assert callable(secateur.verify)
