@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from secateur.allocation import Sparsity
 from secateur.experiments.autoencoder import Autoencoder, psnr, train
 from secateur.experiments.demo import CALIBRATION_ROWS, prune_autoencoder
 from secateur.experiments.images import DATA_VARIABLE, Images, load_digits, load_mnist
@@ -38,7 +39,7 @@ def rows_of(dense: Autoencoder, images: Images, seed: int) -> list[dict[str, Any
     rows = []
     for name, make in CRITERIA.items():
         for sparsity in SPARSITIES:
-            work = prune_autoencoder(dense, images, sparsity=sparsity, criterion=make(images))
+            work = prune_autoencoder(dense, images, target=Sparsity(sparsity), criterion=make(images))
             rows.append(
                 {
                     "seed": seed,

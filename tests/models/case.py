@@ -108,6 +108,8 @@ def unsettle(model: nn.Module) -> None:
     """Give biases, norms and running statistics values that are not zero or one, so that no mistake can hide."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if not parameter.is_floating_point():
+                continue
             if parameter.dim() <= 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             elif "bias" in name:

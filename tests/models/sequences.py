@@ -135,18 +135,28 @@ class Rotary(nn.Module):
 class TorchAttention(nn.Module):
     """nn.MultiheadAttention over a source and a memory of its own width, or over itself."""
 
-    def __init__(self, *, cross: bool, batch_first: bool, weights: bool = False, memory: int = 8) -> None:
+    def __init__(
+        self,
+        *,
+        cross: bool,
+        batch_first: bool,
+        weights: bool = False,
+        memory: int = 8,
+        padded: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(5, 8)
         self.memory = nn.Linear(4, memory)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first, kdim=memory, vdim=memory)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first, kdim=memory, vdim=memory, **options)
         self.head = nn.Linear(8, 2)
-        self.cross, self.weights = cross, weights
+        self.cross, self.weights, self.padded = cross, weights, padded
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
         x = torch.cos(self.embed(x))
         y = torch.cos(self.memory(y)) if self.cross else x
-        attended, weights = self.attention(x, y, y, need_weights=self.weights)
+        padding = torch.arange(y.shape[1]).expand(len(y), -1) > 2 if self.padded else None
+        attended, weights = self.attention(x, y, y, key_padding_mask=padding, need_weights=self.weights)
         out: torch.Tensor = self.head(x + attended)
         return out + weights.mean() if self.weights else out
 
@@ -154,18 +164,20 @@ class TorchAttention(nn.Module):
 class Transformer(nn.Module):
     """nn.TransformerEncoder over learned embeddings and positions."""
 
-    def __init__(self, *, norm_first: bool, tied_head: bool = False, batch_first: bool = True) -> None:
+    def __init__(self, *, norm_first: bool, tied_head: bool = False, padded: bool = False) -> None:
         super().__init__()
         self.embed = nn.Embedding(11, 8)
         self.positions = nn.Parameter(torch.randn(1, 6, 8))
-        layer = nn.TransformerEncoderLayer(8, 2, 14, norm_first=norm_first, batch_first=batch_first)
+        layer = nn.TransformerEncoderLayer(8, 2, 14, norm_first=norm_first, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(8, 11, bias=False)
         if tied_head:
             self.head.weight = self.embed.weight
+        self.padded = padded
 
     def forward(self, tokens: torch.Tensor) -> Any:
-        return self.head(self.encoder(self.embed(tokens) + self.positions))
+        padding = tokens == 0 if self.padded else None
+        return self.head(self.encoder(self.embed(tokens) + self.positions, src_key_padding_mask=padding))
 
 
 class Encoded(nn.Module):
@@ -401,6 +413,28 @@ CASES = [
         vectors((4, 2, 5), (3, 2, 4)),
         {"embed": 8, "memory": 6, "attention": 2},
         ties=WHOLE_HEADS,
+    ),
+    Case(
+        "torch-attention-padded",
+        lambda: TorchAttention(cross=False, batch_first=True, padded=True),
+        vectors((2, 4, 5), (2, 3, 4)),
+        {"embed": 8, "attention": 2},
+        ties=WHOLE_HEADS,
+    ),
+    Case(
+        "torch-attention-bias",
+        lambda: TorchAttention(cross=True, batch_first=True, add_bias_kv=True),
+        vectors((2, 4, 5), (2, 3, 4)),
+        {"embed": 8, "attention": 2},
+        ties=WHOLE_HEADS,
+    ),
+    Case(
+        "transformer-padded",
+        lambda: Transformer(norm_first=False, padded=True),
+        tokens(11, 2, 6),
+        TRANSFORMER,
+        mixing={"positions": "layer_norm"},
+        ties=(ENCODER_WIDTHS,),
     ),
     Case(
         "transformer",

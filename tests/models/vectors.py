@@ -139,6 +139,55 @@ class SharedRows(nn.Module):
         return self.head(torch.sigmoid(self.left(x))) * self.other(torch.sigmoid(self.right(y)))
 
 
+class SharedBias(nn.Module):
+    """Two layers with one bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Linear(6, 8)
+        self.right = nn.Linear(6, 8)
+        self.right.bias = self.left.bias
+        self.head = nn.Linear(8, 3)
+        self.other = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return self.head(torch.sigmoid(self.left(x))) + self.other(torch.cos(self.right(y)))
+
+
+class OddParameters(nn.Module):
+    """A single number, an empty parameter, whole numbers, and a buffer that isn't saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.Linear(6, 8)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+        self.empty = nn.Parameter(torch.zeros(0, 3))
+        self.ranks = nn.Parameter(torch.arange(8), requires_grad=False)
+        self.register_buffer("passing", torch.rand(8), persistent=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(torch.cos(self.enc(x) * self.temperature + self.ranks * self.passing))
+
+
+class Generator(nn.Module):
+    """Feeds its own most likely token back, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 8)
+        self.cell = nn.GRUCell(8, 7)
+        self.head = nn.Linear(7, 9)
+
+    def forward(self, tokens: torch.Tensor) -> Any:
+        state, outputs = None, []
+        for _ in range(4):
+            state = self.cell(self.embed(tokens), state)
+            outputs.append(self.head(state))
+            tokens = outputs[-1].argmax(-1)
+        return torch.stack(outputs)
+
+
 class TransposedTie(nn.Module):
     """An autoencoder whose decoder uses the encoder's weights, transposed."""
 
@@ -497,6 +546,9 @@ CASES = [
     Case("tied-layers", SharedModule, vector(4, 6), {"enc": 10}),
     Case("tied-rows", lambda: SharedRows(storage=False), vectors((4, 6), (4, 6)), {"left": 10}),
     Case("tied-storage", lambda: SharedRows(storage=True), vectors((4, 6), (4, 6)), {"left": 10}),
+    Case("tied-bias", SharedBias, vectors((4, 6), (4, 6)), {"left": 8}),
+    Case("odd-parameters", OddParameters, vector(4, 6), {"ranks": 8}),
+    Case("generator", Generator, lambda: torch.tensor([1, 4]), {"embed": 8, "cell": 7}),
     Case("tied-transposed", TransposedTie, vector(4, 8), {"enc": 12, "code": 6}),
     Case("channel-buffers", ChannelBuffers, vector(4, 6), {"enc": 10}),
     Case("ensemble-einsum", lambda: Ensemble("einsum"), vector(3, 5), {"enc": 7, "w1": 9}),

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from secateur.graph import algebra
 from secateur.graph.labels import Factor, Labels, labels_along
+from secateur.graph.rules.base import names
 from secateur.graph.tracer import Tracer, without_mkldnn
 
 
@@ -128,10 +129,10 @@ class TracedSize(int):
             self.source.pin(f"a comparison with {other}")
 
 
-_OPAQUE = """
-mod rmod divmod rdivmod rfloordiv neg abs invert lshift rlshift rshift rrshift and rand or ror xor rxor
-""".split()
-_NUMERIC = "float truediv rtruediv pow rpow".split()
+_OPAQUE = names(
+    "mod rmod divmod rdivmod rfloordiv neg abs invert lshift rlshift rshift rrshift and rand or ror xor rxor"
+)
+_NUMERIC = names("float truediv rtruediv pow rpow")
 
 
 class _TracedFloat(float):
@@ -204,7 +205,7 @@ class SizeMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-_ARITHMETIC = frozenset("add sub subtract mul multiply div divide truediv true_divide pow float_power".split())
+_ARITHMETIC = frozenset(names("add sub subtract mul multiply div divide truediv true_divide pow float_power"))
 
 Handler = Callable[[Tracer, Any, Any, Any], Any]
 _HANDLERS: dict[Any, Handler] = {}

@@ -120,7 +120,9 @@ def _check_model(model: nn.Module) -> None:
         raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
-            raise TraceError(f"parameter {name!r} has no shape yet; run the model once, so that its lazy modules get one")
+            raise TraceError(
+                f"parameter {name!r} has no shape yet; run the model once, so that lazy modules get theirs"
+            )
 
 
 def pin_unreached(trace: Trace) -> None:

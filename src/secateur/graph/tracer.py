@@ -229,7 +229,12 @@ class Tracer(TorchDispatchMode):
         for tensor in call.tensors():
             if tensor in self._owner:
                 self.trace.reached.add(self._owner[tensor])
-        if not call.outputs or not any(self.state(t) is not _UNKNOWN for t in call.tensors()):
+        if not call.outputs:
+            # The code reads a value (``item()``): what it depends on is in use.
+            for tensor in call.tensors():
+                self.trace.mixed_in_use |= self.state(tensor).mixed
+            return None
+        if all(self.state(t) is _UNKNOWN for t in call.tensors()):
             return None
         call.where = self.where()
         return call

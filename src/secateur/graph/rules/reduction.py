@@ -144,7 +144,7 @@ def _nothing(call: OpCall) -> list[Factors]:
     return [() for _ in call.outputs[1:]]
 
 
-@rule("_is_all_true", "_is_any_true")
+@rule("_is_all_true")
 def assertion(call: OpCall) -> Sequence[Factors]:
     """What the code asserts of all channels: it holds for those that stay."""
     return [() for _ in call.outputs]

@@ -1,0 +1,60 @@
+"""Secateur: structured pruning of multi-component PyTorch networks, with a proof and a closed-form repair.
+
+``prune`` does all of it in one call; ``trace``, ``allocate``, ``plan``, ``apply``, ``verify`` and ``refit`` are its
+steps, and ``importance`` holds the criteria.
+"""
+
+from secateur import importance
+from secateur.allocation import AllocationResult, Sparsity, Uniform, allocate
+from secateur.allocation.objective import Minimize
+from secateur.api import PruningResult, prune
+from secateur.errors import (
+    CalibrationError,
+    PlanError,
+    ScoreError,
+    SecateurError,
+    SecateurWarning,
+    StorageError,
+    TargetError,
+    TraceError,
+    VerificationError,
+)
+from secateur.graph import DependencyGraph, trace
+from secateur.io import load, save
+from secateur.plan import PruningPlan, plan
+from secateur.recovery import refit
+from secateur.surgery import apply
+from secateur.verify import VerificationReport, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AllocationResult",
+    "CalibrationError",
+    "DependencyGraph",
+    "Minimize",
+    "PlanError",
+    "PruningPlan",
+    "PruningResult",
+    "ScoreError",
+    "SecateurError",
+    "SecateurWarning",
+    "Sparsity",
+    "StorageError",
+    "TargetError",
+    "TraceError",
+    "Uniform",
+    "VerificationError",
+    "VerificationReport",
+    "__version__",
+    "allocate",
+    "apply",
+    "importance",
+    "load",
+    "plan",
+    "prune",
+    "refit",
+    "save",
+    "trace",
+    "verify",
+]

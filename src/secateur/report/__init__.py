@@ -1,0 +1,1 @@
+"""What a person reads: before/after tables, measured latency, figures."""

@@ -1,0 +1,72 @@
+"""The tracer itself: what it sees of unusual runs, and what it leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import torch
+from torch import nn
+
+from secateur.graph import trace
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_inference_mode_hides_nothing() -> None:
+    def run(model: nn.Module) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(torch.ones(2, 5))
+
+    graph = trace(mlp(), run=run)
+    assert [str(m) for m in graph.groups[0].members] == ["0.weight[0]", "0.bias[0]", "2.weight[1]"]
+
+
+def test_tracing_does_not_import_torchs_compiler() -> None:
+    code = (
+        "import sys, torch, secateur\n"
+        "secateur.trace(torch.nn.Linear(5, 8), torch.ones(2, 5))\n"
+        "assert 'torch._dynamo' not in sys.modules, 'seconds lost'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_meta_device_is_traced_without_memory() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4096, 16384), nn.ReLU(), nn.Linear(16384, 4096))
+        graph = trace(model, torch.empty(2, 4096))
+    assert [g.size for g in graph.groups] == [16384]
+
+
+def test_a_value_read_from_a_mixing_operation_is_in_use() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            return self.second(h / h.abs().max().item())
+
+    (group,) = trace(Scaled(), torch.ones(2, 5)).groups
+    assert group.mixing
+
+
+def test_attention_weights_that_nobody_uses_mix_nothing() -> None:
+    class Attention(nn.Module):
+        def __init__(self, use: bool) -> None:
+            super().__init__()
+            self.use = use
+            self.embed, self.heads = nn.Linear(5, 16), nn.MultiheadAttention(16, 4, batch_first=True)
+            self.out = nn.Linear(16, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.embed(x)
+            values, weights = self.heads(h, h, h)
+            return self.out(values) + weights.sum() if self.use else self.out(values)
+
+    x = torch.ones(2, 3, 5)
+    assert not any(g.mixing for g in trace(Attention(use=False), x).groups)
+    assert any(g.mixing for g in trace(Attention(use=True), x).groups)
