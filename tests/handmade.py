@@ -14,7 +14,8 @@ from torch import nn
 from secateur.graph.cost import Affine, CostModel, products
 from secateur.graph.graph import AttributeSize, DependencyGraph
 from secateur.graph.groups import Component, Consumer, Group, Member, ParameterSpec, Role
-from secateur.plan import PruningPlan, named_tensors, tied_names
+from secateur.graph.storage import tied_names
+from secateur.plan import PruningPlan, named_tensors
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from secateur.graph.cost import IntArray
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.groups import Consumer, Group
+from secateur.graph.storage import tied_names
 
 FloatArray = NDArray[np.float64]
 
@@ -201,19 +202,6 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
-
-
-def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Names whose tensor is the same memory, seen the same way, as that of an earlier name, to the first such name."""
-    first_of: dict[tuple[object, ...], str] = {}
-    tied: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        # The storage's own address also tells tensors on the meta device apart, which have no data.
-        key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
-        first = first_of.setdefault(key, name) if tensor.numel() else name
-        if first != name:
-            tied[name] = first
-    return tied
 
 
 def _checked_score(group: Group, scores: Mapping[str, FloatArray]) -> FloatArray:

@@ -30,10 +30,11 @@ from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.randomness import same_randomness
 from secateur.graph.solve import Solution, solve
+from secateur.graph.storage import tied_names
 from secateur.graph.trace import pin_unreached, run_traced
 from secateur.graph.tracer import Tracer
 from secateur.masking import MaskingTracer, ReplayTracer
-from secateur.plan import PruningPlan, named_tensors, tied_names
+from secateur.plan import PruningPlan, named_tensors
 from secateur.plan import plan as make_plan
 from secateur.surgery import apply
 

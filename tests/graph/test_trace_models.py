@@ -47,6 +47,10 @@ class Subject:
         return trace(self.model, run=self.run)
 
 
+def test_names_are_unique() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def subject(request: pytest.FixtureRequest) -> Subject:
     return Subject(request.param)

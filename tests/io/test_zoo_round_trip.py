@@ -10,7 +10,8 @@ from torch import nn
 
 from secateur import io
 from secateur.graph.entry_point import EntryPoint, tensors_in
-from secateur.plan import PruningPlan, named_tensors, tied_names
+from secateur.graph.storage import tied_names
+from secateur.plan import PruningPlan, named_tensors
 from secateur.surgery import apply
 from tests.models.case import Case
 from tests.models.zoo import CASES

@@ -1,11 +1,10 @@
-"""What people write in ``forward``: sizes read, computed, compared and given; views written to; odd operators.
+"""What people write in ``forward``: rows of a split axis, views written to, weights made from weights, odd operators.
 
 Small functions around one encoder, each a case that once was, or easily could be, wrong.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,9 @@ from tests.models.case import Case, Step, doubled
 from tests.models.vectors import vector
 
 Function = Callable[[Any, torch.Tensor], Any]
-Tokens = (2, 3, 6)
-Maps = (2, 3, 6, 6)
+ENC = "inner.0"
+TOKENS = (2, 3, 6)
+MAPS = (2, 3, 6, 6)
 
 
 def habit(
@@ -48,136 +48,6 @@ def convs(*layers: tuple[int, int]) -> Callable[[], list[nn.Module]]:
 def hidden(m: Any, x: torch.Tensor) -> torch.Tensor:
     """The encoder's output after a function that does not keep zero."""
     return torch.cos(m.inner[0](x))
-
-
-def expects_width(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    assert h.shape[1] == 12
-    return m.inner[1](h)
-
-
-def expects_shape(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    if h.size() != (x.shape[0], 12):
-        raise ValueError("unexpected shape")
-    return m.inner[1](h)
-
-
-def compares_shapes(m: Any, x: torch.Tensor) -> Any:
-    a, b = hidden(m, x), m.inner[1](x)
-    assert a.shape == b.shape
-    assert a.shape[1] > 1
-    return m.inner[2](a + b)
-
-
-def pads_to_multiple(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](F.pad(h, (0, (-h.shape[1]) % 4)))
-
-
-def pads_by_number(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](F.pad(hidden(m, x), (1, 2), value=0.5))
-
-
-def pads_rows(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](F.pad(hidden(m, x).view(len(x), 3, -1), (0, 0, 0, 1)).flatten(1))
-
-
-def half_by_float(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h[:, : int(h.shape[1] * 0.5)])
-
-
-def half_by_shift(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h[:, : h.shape[1] >> 1])
-
-
-def remainder(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h[:, h.shape[1] % 5 :])
-
-
-def smallest(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h[:, : min(h.shape[1], 20)])
-
-
-def product_of_sizes(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x).view(len(x), -1, 3)
-    return m.inner[1](h.view(h.shape[0], math.prod(h.shape[1:])))
-
-
-def divided_by_length(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](hidden(m, x)) / len(m.inner[0].weight)
-
-
-def divided_by_elements(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h) / h.numel()
-
-
-def divided_by_root(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h) / math.sqrt(h.shape[1])
-
-
-def as_many_chunks(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](torch.cat([i * piece for i, piece in enumerate(h.chunk(h.shape[1] // 4, 1))], 1))
-
-
-def split_where_joined(m: Any, x: torch.Tensor) -> Any:
-    a, b = hidden(m, x), torch.sigmoid(m.inner[1](x))
-    left, right = torch.cat([a, b], 1).split([a.shape[1], b.shape[1]], dim=1)
-    return m.inner[2](left) + m.inner[3](right)
-
-
-def even_and_odd(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](torch.cat([h[:, ::2] * h[:, 1::2], h], 1))
-
-
-def last_by_number(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h[:, -4:]) + m.inner[2](h[:, :-4])
-
-
-def every_channel(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](sum(h[:, i : i + 1] for i in range(h.shape[1])))
-
-
-def listed_ones(m: Any, x: torch.Tensor) -> Any:
-    h = hidden(m, x)
-    return m.inner[1](h * torch.tensor([1.0] * h.shape[1], dtype=h.dtype))
-
-
-def literal_state(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](torch.zeros(x.shape[0], 12, dtype=x.dtype) + hidden(m, x))
-
-
-def literal_recurrent_state(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](m.inner[0](x, torch.zeros(1, 2, 8, dtype=x.dtype))[0])
-
-
-def classes_by_width(m: Any, x: torch.Tensor) -> Any:
-    h = m.inner[0](x)
-    return m.inner[1](F.one_hot(h.argmax(1), h.shape[1]).to(x.dtype))
-
-
-def norm_groups_by_width(m: Any, x: torch.Tensor) -> Any:
-    h = m.inner[0](x)
-    return m.inner[1](F.group_norm(h, h.shape[1] // 4))
-
-
-def layer_norm_by_shape(m: Any, x: torch.Tensor) -> Any:
-    h = m.inner[0](x)
-    return m.inner[1](F.layer_norm(h, h.shape[1:], m.gain))
-
-
-def layer_norm_by_number(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](F.layer_norm(m.inner[0](x), (12,), m.gain))
 
 
 def layer_norm_over_rows(m: Any, x: torch.Tensor) -> Any:
@@ -472,60 +342,11 @@ def nearest_code(m: Any, x: torch.Tensor) -> Any:
     return m.inner[1](m.code.index_select(0, distances.argmin(1)))
 
 
-def vectors(**shapes: tuple[int, ...]) -> Callable[[], dict[str, torch.Tensor]]:
+def tensors(**shapes: tuple[int, ...]) -> Callable[[], dict[str, torch.Tensor]]:
     return lambda: {name: torch.randn(shape) for name, shape in shapes.items()}
 
 
-ENC = "inner.0"
-BOTH = {"inner.0": 12, "inner.1": 7}
-
 CASES = [
-    habit("expects-width", expects_width, chain(12, 12), {}),
-    habit("expects-shape", expects_shape, chain(12, 12), {}),
-    habit(
-        "compares-shapes", compares_shapes, lambda: [nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(12, 2)], {ENC: 12}
-    ),
-    habit("pads-to-multiple", pads_to_multiple, chain(12, 12), {}),
-    habit("pads-by-number", pads_by_number, chain(12, 15), {ENC: 12}),
-    habit("pads-rows", pads_rows, chain(12, 16), {ENC: 4}),
-    habit("half-by-float", half_by_float, chain(12, 6), {}),
-    habit("half-by-shift", half_by_shift, chain(12, 6), {}),
-    habit("remainder", remainder, chain(10, 10), {}),
-    habit("smallest", smallest, chain(12, 12), {ENC: 12}),
-    habit("product-of-sizes", product_of_sizes, chain(12, 12), {ENC: 4}),
-    habit("divided-by-length", divided_by_length, chain(12, 12), {}),
-    habit("divided-by-elements", divided_by_elements, chain(12, 12), {ENC: 12}, mixing={ENC: "width used"}),
-    habit("divided-by-root", divided_by_root, chain(12, 12), {ENC: 12}, mixing={ENC: "width used"}),
-    habit("as-many-chunks", as_many_chunks, chain(12, 12), {}),
-    habit(
-        "split-where-joined",
-        split_where_joined,
-        lambda: [nn.Linear(6, 12), nn.Linear(6, 7), nn.Linear(12, 2), nn.Linear(7, 2)],
-        BOTH,
-    ),
-    habit("even-and-odd", even_and_odd, chain(12, 18), {}),
-    habit("last-by-number", last_by_number, chain(12, 4, 8), {ENC: 8}),
-    habit("every-channel", every_channel, chain(12, 1), {}),
-    habit("listed-ones", listed_ones, chain(12, 12), {}),
-    habit("literal-state", literal_state, chain(12, 12), {}),
-    habit(
-        "literal-recurrent-state",
-        literal_recurrent_state,
-        lambda: [nn.GRU(6, 8, batch_first=True), nn.Linear(8, 2)],
-        {},
-        shape=Tokens,
-    ),
-    habit("classes-by-width", classes_by_width, chain(12, 12), {}),
-    habit("norm-groups-by-width", norm_groups_by_width, chain(12, 12), {}),
-    habit(
-        "layer-norm-by-shape",
-        layer_norm_by_shape,
-        chain(12, 12),
-        {"gain": 12},
-        tensors=vectors(gain=(12,)),
-        mixing={"gain": "layer_norm"},
-    ),
-    habit("layer-norm-by-number", layer_norm_by_number, chain(12, 12), {}, tensors=vectors(gain=(12,))),
     habit("layer-norm-over-rows", layer_norm_over_rows, chain(12, 12), {ENC: 4}),
     habit("mean-over-rows", mean_over_rows, chain(12, 12), {ENC: 4}),
     habit("softmax-over-rows", softmax_over_rows, chain(12, 12), {ENC: 4}),
@@ -542,7 +363,7 @@ CASES = [
         instance_norm_of_tokens,
         chain(12, 12),
         {ENC: 12},
-        shape=Tokens,
+        shape=TOKENS,
         mixing={ENC: "norm"},
     ),
     habit(
@@ -550,7 +371,7 @@ CASES = [
         batch_statistics_of_tokens,
         chain(12, 12),
         {ENC: 12},
-        shape=Tokens,
+        shape=TOKENS,
         mixing={ENC: "norm"},
     ),
     habit(
@@ -558,15 +379,15 @@ CASES = [
         functional_batch_norm,
         chain(12, 12),
         {"gain": 12},
-        tensors=vectors(gain=(12,), const_mean=(12,), const_var=(12,)),
+        tensors=tensors(gain=(12,), const_mean=(12,), const_var=(12,)),
     ),
     habit(
         "reversed-rows", reversed_rows, chain(12, 12), {ENC: 4, "inner.0#2": 4}, ties=(frozenset({ENC, "inner.0#2"}),)
     ),
     habit("rotated-rows", rotated_rows, chain(12, 12), {ENC: 4}),
-    habit("scaled-within-rows", scaled_within_rows, chain(12, 12), {"gain": 4}, tensors=vectors(gain=(4,))),
-    habit("mixed-rows", mixed_rows, chain(12, 20), {"matrix": 5}, tensors=vectors(matrix=(5, 3))),
-    habit("projected-rows", projected_rows, chain(12, 15), {"matrix": 5, ENC: 4}, tensors=vectors(matrix=(4, 5))),
+    habit("scaled-within-rows", scaled_within_rows, chain(12, 12), {"gain": 4}, tensors=tensors(gain=(4,))),
+    habit("mixed-rows", mixed_rows, chain(12, 20), {"matrix": 5}, tensors=tensors(matrix=(5, 3))),
+    habit("projected-rows", projected_rows, chain(12, 15), {"matrix": 5, ENC: 4}, tensors=tensors(matrix=(4, 5))),
     habit("joined-rows", joined_rows, lambda: [nn.Linear(6, 12), nn.Linear(6, 8), nn.Linear(20, 2)], {ENC: 4}),
     habit(
         "joined-columns",
@@ -579,38 +400,38 @@ CASES = [
     habit("interleaved", interleaved, chain(12, 12), {ENC: 4}),
     habit("interleaved-in-two", interleaved_in_two, chain(12, 12), {ENC: 3}),
     habit("paired", paired, chain(12, 24, 24), {ENC: 12}),
-    habit("merged-with-batch", merged_with_batch, chain(12, 12), {ENC: 12}, shape=Tokens),
-    habit("windows", windows, lambda: [nn.Conv2d(3, 5, 1), nn.Linear(5, 2)], {ENC: 5}, shape=Maps),
-    habit("patches", patches, lambda: [nn.Conv2d(3, 5, 1), nn.Linear(20, 2)], {ENC: 5}, shape=Maps),
+    habit("merged-with-batch", merged_with_batch, chain(12, 12), {ENC: 12}, shape=TOKENS),
+    habit("windows", windows, lambda: [nn.Conv2d(3, 5, 1), nn.Linear(5, 2)], {ENC: 5}, shape=MAPS),
+    habit("patches", patches, lambda: [nn.Conv2d(3, 5, 1), nn.Linear(20, 2)], {ENC: 5}, shape=MAPS),
     habit(
         "unfolded-and-folded",
         unfolded_and_folded,
         lambda: [nn.Conv2d(3, 5, 1), nn.Linear(20, 24), nn.Conv2d(6, 2, 1)],
         {ENC: 5, "inner.1": 6},
-        shape=Maps,
+        shape=MAPS,
     ),
     habit(
         "weight-as-kernel",
         weight_as_kernel,
         convs((3, 4), (5, 2)),
         {ENC: 4},
-        shape=Maps,
-        tensors=vectors(kernel=(20,)),
+        shape=MAPS,
+        tensors=tensors(kernel=(20,)),
     ),
     habit(
         "weight-as-kernel-rows",
         weight_as_kernel_rows,
         convs((3, 4), (5, 2)),
         {"kernel": 5},
-        shape=Maps,
-        tensors=vectors(kernel=(20,)),
+        shape=MAPS,
+        tensors=tensors(kernel=(20,)),
     ),
     habit(
         "kernel-per-sample",
         kernel_per_sample,
         lambda: [nn.Conv2d(3, 4, 1), nn.Linear(4, 20), nn.Conv2d(5, 2, 1)],
         {ENC: 4},
-        shape=Maps,
+        shape=MAPS,
         mask="all",
     ),
     habit(
@@ -618,18 +439,18 @@ CASES = [
         depthwise_by_shape,
         convs((3, 4), (4, 2)),
         {"kernel": 4},
-        shape=Maps,
-        tensors=vectors(kernel=(4, 1, 3, 3)),
+        shape=MAPS,
+        tensors=tensors(kernel=(4, 1, 3, 3)),
     ),
     habit(
         "depthwise-by-number",
         depthwise_by_number,
         convs((3, 4), (4, 2)),
         {},
-        shape=Maps,
-        tensors=vectors(kernel=(4, 1, 3, 3)),
+        shape=MAPS,
+        tensors=tensors(kernel=(4, 1, 3, 3)),
     ),
-    habit("blurred", blurred, convs((3, 4), (4, 2)), {ENC: 4}, shape=Maps),
+    habit("blurred", blurred, convs((3, 4), (4, 2)), {ENC: 4}, shape=MAPS),
     habit("standardised-weights", standardised_weights, chain(12, 12), {ENC: 12}, mixing={ENC: "over channels"}),
     habit(
         "joined-weights",
@@ -638,14 +459,14 @@ CASES = [
         {ENC: 7, "inner.1": 5},
     ),
     habit("cut-weights", cut_weights, lambda: [nn.Linear(6, 12, bias=False), nn.Linear(6, 2)], {ENC: 6}),
-    habit("reshaped-parameter", reshaped_parameter, chain(12, 12), {"grid": 4}, tensors=vectors(grid=(3, 4))),
-    habit("outer-parameters", outer_parameters, chain(12, 12), {ENC: 12}, tensors=vectors(gain=(12,))),
+    habit("reshaped-parameter", reshaped_parameter, chain(12, 12), {"grid": 4}, tensors=tensors(grid=(3, 4))),
+    habit("outer-parameters", outer_parameters, chain(12, 12), {ENC: 12}, tensors=tensors(gain=(12,))),
     habit(
         "contracted-by-tensordot",
         contracted_by_tensordot,
         lambda: [nn.Linear(6, 5), nn.Linear(7, 2)],
         {"matrix": 7, ENC: 5},
-        tensors=vectors(matrix=(7, 5)),
+        tensors=tensors(matrix=(7, 5)),
     ),
     habit("scaled-addmm", scaled_addmm, chain(12, 12), {ENC: 12}),
     habit("made-alike", made_alike, chain(12, 12), {ENC: 12}),
@@ -656,7 +477,7 @@ CASES = [
         lambda: [nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(12, 2)],
         {ENC: 7, "inner.1": 8},
     ),
-    habit("updated-view", updated_view, chain(12, 12), {ENC: 8}, tensors=vectors(gain=(4,))),
+    habit("updated-view", updated_view, chain(12, 12), {ENC: 8}, tensors=tensors(gain=(4,))),
     habit("updated-piece", updated_piece, chain(12, 12), {ENC: 6}),
     habit(
         "updated-row-of-view",
@@ -664,7 +485,7 @@ CASES = [
         chain(12, 12),
         {"gain": 4, ENC: 8},
         blocks={ENC: 2},
-        tensors=vectors(gain=(4,)),
+        tensors=tensors(gain=(4,)),
         ties=(frozenset({"gain", ENC}),),
     ),
     habit("chosen-rows", chosen_rows, chain(12, 12), {ENC: 12}),
@@ -672,11 +493,11 @@ CASES = [
     habit("scanned", scanned, chain(12, 12), {}),
     habit("pooled-channels", pooled_channels, chain(12, 6), {}),
     habit("as-complex", as_complex, chain(12, 12), {ENC: 6}),
-    habit("gram", gram, chain(5, 25), {}, shape=Tokens),
+    habit("gram", gram, chain(5, 25), {}, shape=TOKENS),
     habit("normal-mean", normal_mean, lambda: [nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(12, 2)], {ENC: 12}),
     habit("checkpointed", checkpointed, chain(12, 12), {ENC: 12}),
-    habit("filled-cache", filled_cache, chain(12, 12), {ENC: 12}, shape=Tokens),
-    habit("growing-cache", growing_cache, chain(12, 12), {ENC: 12}, shape=Tokens),
+    habit("filled-cache", filled_cache, chain(12, 12), {ENC: 12}, shape=TOKENS),
+    habit("growing-cache", growing_cache, chain(12, 12), {ENC: 12}, shape=TOKENS),
     habit(
         "modulated",
         modulated,
@@ -689,8 +510,8 @@ CASES = [
         state_space,
         lambda: [nn.Linear(6, 12), nn.Linear(12, 6), nn.Linear(12, 2)],
         {"decay": 12, "decay#2": 3},
-        shape=Tokens,
-        tensors=vectors(decay=(12, 3), skip=(12,)),
+        shape=TOKENS,
+        tensors=tensors(decay=(12, 3), skip=(12,)),
         mask="all",
     ),
 ]

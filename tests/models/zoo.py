@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.models import habits, maps, sequences, vectors
+from tests.models import habits, maps, sequences, sharing, sizes, vectors
 
-CASES = [*vectors.CASES, *maps.CASES, *sequences.CASES, *habits.CASES]
+CASES = [case for family in (vectors, sharing, maps, sequences, sizes, habits) for case in family.CASES]

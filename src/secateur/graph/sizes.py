@@ -11,7 +11,8 @@ This is the place for more sources of sizes: attributes of the user's own module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -481,9 +482,16 @@ def _fix_every_row(tracer: Tracer, tensor: torch.Tensor, dim: int, part: slice, 
 @_handles(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
 def _convolution(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
-    tracer.resizable = isinstance(groups, TracedSize)
-    try:
+    with _resizable(tracer, isinstance(groups, TracedSize)):
         return func(*args, **kwargs)
+
+
+@contextmanager
+def _resizable(tracer: Tracer, value: bool = True) -> Iterator[None]:
+    """Integers given to the operators run meanwhile follow the model, those that expand a mask for all heads too."""
+    tracer.resizable = value
+    try:
+        yield
     finally:
         tracer.resizable = False
 
@@ -521,7 +529,8 @@ def _attention(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
         if tensor is not None:
             _coarsen(tracer, tensor, tensor.dim() - 1 if tensor.dim() == 3 else 0, width)
     _coarsen(tracer, out_weight, 1, width)
-    result = func(*args, **kwargs)
+    with _resizable(tracer):
+        result = func(*args, **kwargs)
     inner, outer = labels_along(tracer.labels_of(out_weight), 1), labels_along(tracer.labels_of(query), query.dim() - 1)
     reason = f"width of nn.MultiheadAttention and of its input ({tracer.where()})"
     if inner is not None:

@@ -24,6 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from secateur.graph.components import ComponentMap
 from secateur.graph.labels import Factor, Factors, Facts, Labels
 from secateur.graph.rules import Extents, OpCall, find_rule
+from secateur.graph.storage import overlapping_names, tied_names
 
 # In-place operators that change the shape they are called on, and those of them that also change what is in it.
 _RESHAPING = frozenset(f"aten.{name}_" for name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes"))
@@ -107,21 +108,23 @@ class Tracer(TorchDispatchMode):
 
     def _label_parameters(self, model: nn.Module) -> None:
         """Fresh labels for every axis of every parameter and buffer; those that share storage share labels."""
-        seen: dict[tuple[Any, ...], str] = {}
+        everything = {
+            **dict(model.named_parameters(remove_duplicate=False)),
+            **dict(model.named_buffers(remove_duplicate=False)),
+        }
+        self.trace.tied = tied_names(everything)
+        overlapping = overlapping_names(everything)
         states: dict[str, State] = {}
-        everything = [
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ]
-        for name, tensor in everything:
-            key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-            first = seen.setdefault(key, name) if tensor.numel() else name
+        for name, tensor in everything.items():
+            first = self.trace.tied.get(name, name)
             if first == name:
                 states[name] = self._label(name, tensor)
-            else:
-                self.trace.tied[name] = first
             self._states[tensor] = states[first]
             self._owner[tensor] = first
+            if name in overlapping:
+                reason = f"shares a part of its memory, or all of it seen otherwise, with {overlapping[name]}"
+                for factor in states[first].factors:
+                    self.facts.fix(factor.labels, reason)
 
     def _label(self, name: str, tensor: torch.Tensor) -> State:
         factors = []
@@ -234,7 +237,7 @@ class Tracer(TorchDispatchMode):
             for tensor in call.tensors():
                 self.trace.mixed_in_use |= self.state(tensor).mixed
             return None
-        if all(self.state(t) is _UNKNOWN for t in call.tensors()):
+        if not self.resizable and all(self.state(t) is _UNKNOWN for t in call.tensors()):
             return None
         call.where = self.where()
         return call

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from secateur.plan import named_tensors, tied_names
+from secateur.graph.storage import tied_names
+from secateur.plan import named_tensors
 
 TENSORS = "model.safetensors"
 PLAN = "plan.json"

@@ -1,0 +1,192 @@
+"""What people write about sizes in ``forward``: read, computed, compared, given, or written out as numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.models.habits import ENC, TOKENS, chain, habit, hidden, tensors
+
+
+def expects_width(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    assert h.shape[1] == 12
+    return m.inner[1](h)
+
+
+def expects_shape(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    if h.size() != (x.shape[0], 12):
+        raise ValueError("unexpected shape")
+    return m.inner[1](h)
+
+
+def compares_shapes(m: Any, x: torch.Tensor) -> Any:
+    a, b = hidden(m, x), m.inner[1](x)
+    assert a.shape == b.shape
+    assert a.shape[1] > 1
+    return m.inner[2](a + b)
+
+
+def pads_to_multiple(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](F.pad(h, (0, (-h.shape[1]) % 4)))
+
+
+def pads_by_number(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](F.pad(hidden(m, x), (1, 2), value=0.5))
+
+
+def pads_rows(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](F.pad(hidden(m, x).view(len(x), 3, -1), (0, 0, 0, 1)).flatten(1))
+
+
+def half_by_float(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h[:, : int(h.shape[1] * 0.5)])
+
+
+def half_by_shift(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h[:, : h.shape[1] >> 1])
+
+
+def remainder(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h[:, h.shape[1] % 5 :])
+
+
+def smallest(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h[:, : min(h.shape[1], 20)])
+
+
+def product_of_sizes(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x).view(len(x), -1, 3)
+    return m.inner[1](h.view(h.shape[0], math.prod(h.shape[1:])))
+
+
+def divided_by_length(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](hidden(m, x)) / len(m.inner[0].weight)
+
+
+def divided_by_elements(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h) / h.numel()
+
+
+def divided_by_root(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h) / math.sqrt(h.shape[1])
+
+
+def as_many_chunks(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](torch.cat([i * piece for i, piece in enumerate(h.chunk(h.shape[1] // 4, 1))], 1))
+
+
+def split_where_joined(m: Any, x: torch.Tensor) -> Any:
+    a, b = hidden(m, x), torch.sigmoid(m.inner[1](x))
+    left, right = torch.cat([a, b], 1).split([a.shape[1], b.shape[1]], dim=1)
+    return m.inner[2](left) + m.inner[3](right)
+
+
+def even_and_odd(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](torch.cat([h[:, ::2] * h[:, 1::2], h], 1))
+
+
+def last_by_number(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h[:, -4:]) + m.inner[2](h[:, :-4])
+
+
+def every_channel(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](sum(h[:, i : i + 1] for i in range(h.shape[1])))
+
+
+def listed_ones(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h * torch.tensor([1.0] * h.shape[1], dtype=h.dtype))
+
+
+def literal_state(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](torch.zeros(x.shape[0], 12, dtype=x.dtype) + hidden(m, x))
+
+
+def literal_recurrent_state(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](m.inner[0](x, torch.zeros(1, 2, 8, dtype=x.dtype))[0])
+
+
+def classes_by_width(m: Any, x: torch.Tensor) -> Any:
+    h = m.inner[0](x)
+    return m.inner[1](F.one_hot(h.argmax(1), h.shape[1]).to(x.dtype))
+
+
+def norm_groups_by_width(m: Any, x: torch.Tensor) -> Any:
+    h = m.inner[0](x)
+    return m.inner[1](F.group_norm(h, h.shape[1] // 4))
+
+
+def layer_norm_by_shape(m: Any, x: torch.Tensor) -> Any:
+    h = m.inner[0](x)
+    return m.inner[1](F.layer_norm(h, h.shape[1:], m.gain))
+
+
+def layer_norm_by_number(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](F.layer_norm(m.inner[0](x), (12,), m.gain))
+
+
+CASES = [
+    habit("expects-width", expects_width, chain(12, 12), {}),
+    habit("expects-shape", expects_shape, chain(12, 12), {}),
+    habit(
+        "compares-shapes", compares_shapes, lambda: [nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(12, 2)], {ENC: 12}
+    ),
+    habit("pads-to-multiple", pads_to_multiple, chain(12, 12), {}),
+    habit("pads-by-number", pads_by_number, chain(12, 15), {ENC: 12}),
+    habit("pads-rows", pads_rows, chain(12, 16), {ENC: 4}),
+    habit("half-by-float", half_by_float, chain(12, 6), {}),
+    habit("half-by-shift", half_by_shift, chain(12, 6), {}),
+    habit("remainder", remainder, chain(10, 10), {}),
+    habit("smallest", smallest, chain(12, 12), {ENC: 12}),
+    habit("product-of-sizes", product_of_sizes, chain(12, 12), {ENC: 4}),
+    habit("divided-by-length", divided_by_length, chain(12, 12), {}),
+    habit("divided-by-elements", divided_by_elements, chain(12, 12), {ENC: 12}, mixing={ENC: "width used"}),
+    habit("divided-by-root", divided_by_root, chain(12, 12), {ENC: 12}, mixing={ENC: "width used"}),
+    habit("as-many-chunks", as_many_chunks, chain(12, 12), {}),
+    habit(
+        "split-where-joined",
+        split_where_joined,
+        lambda: [nn.Linear(6, 12), nn.Linear(6, 7), nn.Linear(12, 2), nn.Linear(7, 2)],
+        {ENC: 12, "inner.1": 7},
+    ),
+    habit("even-and-odd", even_and_odd, chain(12, 18), {}),
+    habit("last-by-number", last_by_number, chain(12, 4, 8), {ENC: 8}),
+    habit("every-channel", every_channel, chain(12, 1), {}),
+    habit("listed-ones", listed_ones, chain(12, 12), {}),
+    habit("literal-state", literal_state, chain(12, 12), {}),
+    habit(
+        "literal-recurrent-state",
+        literal_recurrent_state,
+        lambda: [nn.GRU(6, 8, batch_first=True), nn.Linear(8, 2)],
+        {},
+        shape=TOKENS,
+    ),
+    habit("classes-by-width", classes_by_width, chain(12, 12), {}),
+    habit("norm-groups-by-width", norm_groups_by_width, chain(12, 12), {}),
+    habit(
+        "layer-norm-by-shape",
+        layer_norm_by_shape,
+        chain(12, 12),
+        {"gain": 12},
+        tensors=tensors(gain=(12,)),
+        mixing={"gain": "layer_norm"},
+    ),
+    habit("layer-norm-by-number", layer_norm_by_number, chain(12, 12), {}, tensors=tensors(gain=(12,))),
+]
