@@ -29,8 +29,8 @@ def test_empty_and_meta_tensors_are_told_apart() -> None:
 
 
 def test_a_parameter_that_is_anothers_transpose_stays_whole() -> None:
-    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.Linear(8, 6, bias=False))
-    model[1].weight = nn.Parameter(model[0].weight.data.T)
-    graph = trace(model, torch.ones(2, 6))
+    first, second = nn.Linear(6, 8, bias=False), nn.Linear(8, 6, bias=False)
+    second.weight = nn.Parameter(first.weight.data.T)
+    graph = trace(nn.Sequential(first, second), torch.ones(2, 6))
     assert graph.groups == ()
     assert any("shares a part of its memory" in reason for u in graph.unprunable for reason in u.reasons)

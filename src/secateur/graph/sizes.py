@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,173 +21,10 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.graph import algebra
-from secateur.graph.labels import Factor, Labels, labels_along
+from secateur.graph.labels import Factor, labels_along
 from secateur.graph.rules.base import names
+from secateur.graph.traced_size import Source, TracedFloat, TracedSize
 from secateur.graph.tracer import Tracer, without_mkldnn
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """What an integer counts: ``times / over`` times the kept ones among ``labels``."""
-
-    labels: Labels
-    times: int
-    over: int
-    tracer: Tracer
-
-    def note_number(self, what: str) -> None:
-        """The size is used as a number (a scale, say), not as a size: removing is then not the same as zeroing."""
-        self.tracer.mix(self.labels, f"width used as a number by {what} ({self.tracer.where()})")
-
-    def pin(self, what: str) -> None:
-        """The size goes into arithmetic that can't be followed."""
-        self.tracer.facts.fix(self.labels, f"width goes through {what} ({self.tracer.where()})")
-
-
-class TracedSize(int):
-    """An ``int`` that remembers which labels it counts, through products and exact quotients with plain integers."""
-
-    source: Source
-
-    def __new__(cls, value: int, source: Source) -> TracedSize:
-        """An integer of this value that counts ``source``."""
-        size = super().__new__(cls, value)
-        size.source = source
-        return size
-
-    def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        return int, (int(self),)
-
-    def __copy__(self) -> int:
-        return int(self)
-
-    def __deepcopy__(self, memo: Any) -> int:
-        return int(self)
-
-    def _scaled(self, times: int, over: int) -> TracedSize:
-        source = self.source
-        value = int(self) * times // over
-        return TracedSize(value, Source(source.labels, source.times * times, source.over * over, source.tracer))
-
-    def __mul__(self, other: Any) -> Any:
-        if type(other) is int and other > 0:
-            return self._scaled(other, 1)
-        if isinstance(other, float):
-            return self._times(other)
-        return self._opaque(int.__mul__(self, other), "multiplication") if isinstance(other, int) else NotImplemented
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: Any) -> Any:
-        if type(other) is int and other > 0 and int(self) % other == 0:
-            return self._scaled(1, other)
-        return self._opaque(int.__floordiv__(self, other), "division") if isinstance(other, int) else NotImplemented
-
-    def __add__(self, other: Any) -> Any:
-        if isinstance(other, TracedSize) and self._plain and other._plain:
-            labels = np.concatenate([self.source.labels, other.source.labels])
-            return TracedSize(int(self) + int(other), Source(labels, 1, 1, self.source.tracer))
-        if type(other) is int and other == 0:
-            return self
-        return self._opaque(int.__add__(self, other), "addition") if isinstance(other, int) else NotImplemented
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Any:
-        return self._opaque(int.__sub__(self, other), "subtraction") if isinstance(other, int) else NotImplemented
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._opaque(int.__rsub__(self, other), "subtraction") if isinstance(other, int) else NotImplemented
-
-    @property
-    def _plain(self) -> bool:
-        return self.source.times == self.source.over == 1
-
-    def _times(self, other: float) -> _TracedFloat:
-        self.source.note_number("multiplication")
-        traced = _TracedFloat(int(self) * other)
-        traced.source = self.source
-        return traced
-
-    def _opaque(self, value: int, what: str) -> int:
-        self.source.pin(what)
-        return value
-
-    def __eq__(self, other: object) -> bool:
-        self._note_comparison(other)
-        return int.__eq__(self, other)
-
-    def __ne__(self, other: object) -> bool:
-        self._note_comparison(other)
-        return int.__ne__(self, other)
-
-    __hash__ = int.__hash__
-
-    def _note_comparison(self, other: object) -> None:
-        """A test for one number may come out otherwise once channels are gone."""
-        if type(other) is int and int(self) == other and not self.source.tracer.in_torch_module:
-            self.source.pin(f"a comparison with {other}")
-
-
-_OPAQUE = names(
-    "mod rmod divmod rdivmod rfloordiv neg abs invert lshift rlshift rshift rrshift and rand or ror xor rxor"
-)
-_NUMERIC = names("float truediv rtruediv pow rpow")
-
-
-class _TracedFloat(float):
-    """A number computed from a traced size; made an integer again, it may serve as a size that can't be followed."""
-
-    source: Source
-
-
-def _opaque_operator(name: str) -> Callable[..., Any]:
-    plain = getattr(int, name)
-
-    def operator(self: TracedSize, *others: Any) -> Any:
-        result = plain(self, *others)
-        if result is not NotImplemented:
-            self.source.pin(name.strip("_"))
-        return result
-
-    return operator
-
-
-def _numeric_operator(name: str) -> Callable[..., Any]:
-    plain = getattr(int, name)
-
-    def operator(self: TracedSize, *others: Any) -> Any:
-        result = plain(self, *others)
-        if result is NotImplemented and len(others) == 1 and isinstance(others[0], float):
-            result = getattr(float, name)(float(int(self)), others[0])
-        if result is NotImplemented:
-            return result
-        self.source.note_number(name.strip("_"))
-        if name == "__float__":
-            return result
-        traced = _TracedFloat(result)
-        traced.source = self.source
-        return traced
-
-    return operator
-
-
-def _rounding_operator(name: str) -> Callable[..., Any]:
-    plain = getattr(float, name)
-
-    def operator(self: _TracedFloat, *others: Any) -> Any:
-        self.source.pin(f"{name.strip('_')} of a number")
-        return plain(self, *others)
-
-    return operator
-
-
-for _name in _OPAQUE:
-    setattr(TracedSize, f"__{_name}__", _opaque_operator(f"__{_name}__"))
-for _name in _NUMERIC:
-    setattr(TracedSize, f"__{_name}__", _numeric_operator(f"__{_name}__"))
-for _name in ("int", "trunc", "floor", "ceil", "round"):
-    setattr(_TracedFloat, f"__{_name}__", _rounding_operator(f"__{_name}__"))
 
 
 class SizeMode(TorchFunctionMode):
@@ -224,7 +60,7 @@ def _note_numbers(func: Any, args: Any) -> None:
     """A traced size given to arithmetic is a number; to any other function, it may be a size that can't be followed."""
     for arg in args:
         for item in arg if isinstance(arg, (tuple, list)) else (arg,):
-            if isinstance(item, (TracedSize, _TracedFloat)):
+            if isinstance(item, (TracedSize, TracedFloat)):
                 name = getattr(func, "__name__", "an operator")
                 if name.strip("_").lstrip("ri") in _ARITHMETIC or name.strip("_") in _ARITHMETIC:
                     item.source.note_number(name)

@@ -17,8 +17,9 @@ from secateur.graph.components import ComponentPart, ComponentSpec, component_ma
 from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.randomness import same_randomness
-from secateur.graph.sizes import SizeMode, TracedSize
+from secateur.graph.sizes import SizeMode
 from secateur.graph.solve import solve
+from secateur.graph.traced_size import TracedSize
 from secateur.graph.tracer import Trace, Tracer, plain_kernels
 
 
