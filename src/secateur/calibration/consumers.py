@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from secateur.calibration.layouts import Layout, layout_of
 from secateur.calibration.runs import Calibration, evaluating
 from secateur.errors import CalibrationError
+from secateur.graph.dispatch import EagerDispatchMode
 from secateur.graph.groups import Consumer
+from secateur.graph.storage import storage_address
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _unwatchable(
     if consumer.axis != layout.axis:
         return f"contracted over axis {consumer.axis}, not over the input axis of its module"
     own = {consumer.parameter, consumer.parameter.removesuffix("weight") + "bias"}
-    others = {name for tensor in _weight_and_bias(module) for name in holders[_storage(tensor)]} - own
+    others = {name for tensor in _weight_and_bias(module) for name in holders[storage_address(tensor)]} - own
     if others:
         return f"tied: shares its tensor with {', '.join(sorted(others))}"
     return ""
@@ -155,7 +156,7 @@ def _holders(modules: Mapping[str, nn.Module]) -> Mapping[int, list[str]]:
         parameters = module.named_parameters(recurse=False, remove_duplicate=False)
         buffers = module.named_buffers(recurse=False, remove_duplicate=False)
         for name, tensor in chain(parameters, buffers):
-            holders[_storage(tensor)].append(prefix + name)
+            holders[storage_address(tensor)].append(prefix + name)
     return holders
 
 
@@ -163,12 +164,8 @@ def _weight_and_bias(module: nn.Module) -> list[Tensor]:
     return [tensor for tensor in (module.weight, module.bias) if isinstance(tensor, Tensor)]
 
 
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
 @dataclass(eq=False)
-class _Watcher(TorchDispatchMode):
+class _Watcher(EagerDispatchMode):
     """Follows, by storage, which readers' outputs reach which readers' inputs, and uses of their weights elsewhere.
 
     A set of readers is an integer, bit i for reader i. A storage reused after its tensor died is overwritten by the
@@ -185,10 +182,10 @@ class _Watcher(TorchDispatchMode):
     _active: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        TorchDispatchMode.__init__(self)
+        EagerDispatchMode.__init__(self)
         for reader in self.readers:
             for tensor in _weight_and_bias(self.model.get_submodule(reader.module)):
-                self._owned[_storage(tensor)] = reader.parameter
+                self._owned[storage_address(tensor)] = reader.parameter
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -243,7 +240,7 @@ class _Watcher(TorchDispatchMode):
 
 def _storages(values: Any) -> set[int]:
     """Storages of all (strided) tensors in nested containers."""
-    return {_storage(v) for v in tree_leaves(values) if isinstance(v, Tensor) and v.layout == torch.strided}
+    return {storage_address(v) for v in tree_leaves(values) if isinstance(v, Tensor) and v.layout == torch.strided}
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:

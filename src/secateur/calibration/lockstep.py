@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from secateur.calibration.consumers import Reader
 from secateur.calibration.moments import watch
-from secateur.calibration.runs import Calibration, RandomState, Run, evaluating, failures_named
+from secateur.calibration.runs import Calibration, Run, evaluating, failures_named
 from secateur.errors import CalibrationError
+from secateur.graph.randomness import RandomState
 
 _SAME_CALLS = "calibration must make the same calls with the same data whichever model it is given"
 

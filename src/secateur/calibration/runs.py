@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import nn
 
 from secateur.errors import CalibrationError, SecateurError
 from secateur.graph.entry_point import call_forward
+from secateur.graph.randomness import same_randomness
 
 Run: TypeAlias = Callable[[nn.Module], Any]
 CalibrationData: TypeAlias = Iterable[Any] | Run
@@ -93,39 +93,15 @@ def failures_named(which: str) -> Iterator[None]:
         raise CalibrationError(f"calibration failed on {which}: {type(error).__name__}: {error}") from error
 
 
-@dataclass(frozen=True)
-class RandomState:
-    """The state of the global random generators of torch (all devices), NumPy and Python."""
-
-    torch_cpu: torch.Tensor
-    torch_cuda: tuple[torch.Tensor, ...]
-    numpy: Any
-    python: Any
-
-    @classmethod
-    def capture(cls) -> RandomState:
-        """The state now."""
-        cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
-        return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
-
-    def restore(self) -> None:
-        """Set the generators back to this state."""
-        torch.set_rng_state(self.torch_cpu)
-        torch.cuda.set_rng_state_all(self.torch_cuda)
-        np.random.set_state(self.numpy)
-        random.setstate(self.python)
-
-
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; training flags and random state as before afterwards, whatever happens."""
     flags = [(module, module.training) for model in models for module in model.modules()]
-    state = RandomState.capture()
     try:
-        for model in models:
-            model.eval()
-        yield
+        with same_randomness():
+            for model in models:
+                model.eval()
+            yield
     finally:
-        state.restore()
         for module, training in flags:
             module.training = training

@@ -13,7 +13,7 @@ def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     first_of: dict[Hashable, str] = {}
     tied: dict[str, str] = {}
     for name, tensor in tensors.items():
-        key = (_storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
+        key = (storage_address(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
         first = first_of.setdefault(key, name) if tensor.numel() else name
         if first != name:
             tied[name] = first
@@ -24,7 +24,7 @@ def overlapping_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Names whose memory overlaps another's without being seen the same way (a transpose, a part), to that other."""
     tied = tied_names(tensors)
     spans = sorted(
-        (_storage(t), t.storage_offset(), t.storage_offset() + _extent(t), name)
+        (storage_address(t), t.storage_offset(), t.storage_offset() + _extent(t), name)
         for name, t in tensors.items()
         if t.numel() and name not in tied
     )
@@ -36,7 +36,7 @@ def overlapping_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return result
 
 
-def _storage(tensor: torch.Tensor) -> int:
+def storage_address(tensor: torch.Tensor) -> int:
     """The storage's own address, which also tells tensors on the meta device apart, which have no data."""
     return int(tensor.untyped_storage()._cdata)
 

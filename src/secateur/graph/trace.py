@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from secateur.errors import SecateurError, TraceError
 from secateur.graph.build import build_graph
+from secateur.graph.collector import collector_paused
 from secateur.graph.components import ComponentPart, ComponentSpec, component_map, listed, paths_of
 from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
 from secateur.graph.graph import DependencyGraph
@@ -61,7 +62,8 @@ def trace(
         run_traced(model, entry_point, tracer)
     pin_unreached(tracer.trace)
     _pin_protected(tracer.trace, protected)
-    return build_graph(model, tracer.trace, solve(tracer.trace), owners, entry_point)
+    with collector_paused():
+        return build_graph(model, tracer.trace, solve(tracer.trace), owners, entry_point)
 
 
 def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any:

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from secateur.graph.components import ComponentMap
+from secateur.graph.dispatch import EagerDispatchMode
 from secateur.graph.labels import Factor, Factors, Facts, Labels
 from secateur.graph.rules import Extents, OpCall, find_rule
 from secateur.graph.storage import overlapping_names, tied_names
@@ -80,16 +80,11 @@ class Trace:
     """Bit set of the mixing operations whose results are used; attention weights are often computed and dropped."""
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(EagerDispatchMode):
     """Follows labels through every operator run while the mode is active."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Nothing is compiled here; the guard that torch adds otherwise imports its compiler, which takes seconds.
-        return False
-
     def __init__(self, model: nn.Module, components: ComponentMap) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.trace = Trace()
         self.facts = self.trace.facts
         self.following = False

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from secateur.errors import PlanError
+from secateur.graph.collector import collector_paused
 from secateur.plan import PruningPlan, named_tensors
 from secateur.surgery.attributes import check_attributes, update_attributes
 from secateur.surgery.optimizer import carried_states, carry_over
@@ -43,7 +44,7 @@ def apply(
     """
     plan.check_fits(model)
     check_attributes(model, plan.attributes)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), collector_paused():
         carried = [] if optimizer is None else carried_states(optimizer, model, plan)
         replaced = replacements(model, plan)
         successors: dict[int, torch.Tensor] = {}
