@@ -3,7 +3,7 @@
 Four statements, checked after surgery and before any repair:
 
 1. the plan removes only what may leave, and always all of what must leave together;
-2. every tensor of the smaller model is the original's, without the removed indices;
+2. every tensor of the smaller model is the original's, without the removed indices and times the plan's factors;
 3. every entry point's outputs equal those of the original in which the removed channels are zeroed wherever they are
    summed over (design, section 6); groups under a mixing operation can't satisfy this by nature, so that for models
    with such groups the statement is proved with all other groups removed, and the outputs' shapes with all of them;
@@ -250,6 +250,9 @@ def _check_tensors(model: nn.Module, small: nn.Module, plan: PruningPlan) -> Non
         expected = tensor.detach()
         for axis, indices in plan.shrunk_axes(name).items():
             expected = expected.index_select(axis, torch.from_numpy(indices.copy()).to(tensor.device))
+        for axis, factors in plan.axis_scales(name).items():
+            by_index = torch.tensor(factors, dtype=expected.dtype, device=expected.device)
+            expected = expected * by_index.reshape([-1 if d == axis else 1 for d in range(expected.dim())])
         found = pruned.get(name)
         if found is None or found.shape != expected.shape or not _same_values(found.detach(), expected):
             shape = "nothing" if found is None else f"shape {tuple(found.shape)}"

@@ -326,7 +326,6 @@ CASES = [
         vector(2, 4, 5),
         SEPARATE,
         {"q": 3, "v": 3},
-        mixing={"q": "scaled by its own width"},
     ),
     Case(
         "attention-chunk",

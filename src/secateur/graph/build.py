@@ -99,13 +99,18 @@ class _Builder:
         for axis in self._axes:
             for group in np.unique(axis.groups[axis.groups >= 0]):
                 members[group].append(self._member(axis, int(group)))
-        mixing = self._mixing()
+        mixing = self._mixing(by_width=False)
+        by_width = self._mixing(by_width=True)
+        summed = self._summed()
         used: Counter[str] = Counter()
         groups = []
         for index, parts in enumerate(members):
             stem = _stem(parts)
             used[stem] += 1
             owners = {m.component for m in parts}
+            # Queries and keys alone: what makes them can be scaled, so that their product keeps its dense scale.
+            only_products = not summed[index] and all(m.role is Role.PRODUCER for m in parts)
+            rescaled = bool(by_width[index]) and only_products and not mixing[index]
             groups.append(
                 Group(
                     name=stem if used[stem] == 1 else f"{stem}#{used[stem]}",
@@ -116,7 +121,8 @@ class _Builder:
                     block_of=self._solution.blocks[index],
                     tie=self._solution.ties[index],
                     units=self._solution.units[index],
-                    mixing=mixing[index],
+                    mixing=mixing[index] if rescaled else tuple(dict.fromkeys((*mixing[index], *by_width[index]))),
+                    rescaled=rescaled,
                 )
             )
         return tuple(groups)
@@ -128,10 +134,17 @@ class _Builder:
         name = axis.labels.parameter
         return Member(name, axis.labels.axis, axis.role, self._component(name), indices)
 
-    def _mixing(self) -> list[tuple[str, ...]]:
+    def _summed(self) -> NDArray[np.bool_]:
+        """Whether anything but an attention's product of queries and keys sums over channels of each group."""
+        flags = np.zeros(len(self._solution.sizes) + 1, dtype=bool)
+        for labels in self._trace.summed:
+            flags[self._solution.group_of[self._solution.channel_of[labels[labels != NONE]]]] = True
+        return flags[:-1]
+
+    def _mixing(self, *, by_width: bool) -> list[tuple[str, ...]]:
         found: list[dict[str, None]] = [{} for _ in self._solution.sizes]
         for number, note in enumerate(self._trace.facts.mixed):
-            if not self._trace.mixed_in_use >> number & 1:
+            if note.by_width is not by_width or not self._trace.mixed_in_use >> number & 1:
                 continue
             groups = self._solution.group_of[self._solution.channel_of[note.labels]]
             for group in np.unique(groups[groups >= 0]):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def _group_data(group: ChannelGroup) -> dict[str, Any]:
         "step": group.step,
         "tie": group.tie,
         "mixing": list(group.mixing),
+        "rescaled": group.rescaled,
         "members": [
             {
                 "parameter": member.parameter,
@@ -144,6 +145,8 @@ def _name_and_notes(group: ChannelGroup) -> str:
         lines.append(f"{group.blocks} equal blocks")
     if group.step > 1:
         lines.append(f"in steps of {group.step}")
+    if group.rescaled:
+        lines.append("rescaled: queries and keys divided by their own width")
     if group.mixing:
         lines.append(f"mixed by {'; '.join(_gathered_places(group.mixing))}")
     return "\n  ".join(lines)

@@ -65,6 +65,8 @@ class Group:
         block_of: shape (size,); the block of each channel.
         tie: groups with the same tie must keep the same fraction of their channels (equal ``chunk`` pieces, say).
         units: in how many equal steps the group can shrink: it keeps ``size * u / units`` channels, u = 1 ... units.
+        rescaled: the channels are queries and keys whose product is divided by the square root of their own width;
+            surgery scales what makes those that stay, so that the product keeps its dense scale.
         mixing: operations (LayerNorm, softmax over channels, a width used as a number, ...) after which removing a
             channel is not the same as zeroing it; empty if it is.
     """
@@ -78,6 +80,7 @@ class Group:
     tie: int
     units: int
     mixing: tuple[str, ...] = ()
+    rescaled: bool = False
 
     @property
     def is_interface(self) -> bool:

@@ -71,10 +71,17 @@ class EqualCounts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noted:
-    """Labels with a remark: why they must stay, or what mixes them."""
+    """Labels with a remark: why they must stay, or what mixes them.
+
+    Attributes:
+        labels: the labels.
+        reason: the remark.
+        by_width: the labels are mixed only by a division by the square root of their number.
+    """
 
     labels: Labels
     reason: str
+    by_width: bool = False
 
 
 @dataclass(slots=True)
@@ -116,9 +123,9 @@ class Facts:
         if labels.size:
             self.fixed.append(Noted(np.unique(labels), reason))
 
-    def mix(self, labels: Labels, reason: str) -> None:
+    def mix(self, labels: Labels, reason: str, *, by_width: bool = False) -> None:
         """An operation mixes these labels, so that removing one is not the same as zeroing it."""
-        self.mixed.append(Noted(np.unique(labels[labels != NONE]), reason))
+        self.mixed.append(Noted(np.unique(labels[labels != NONE]), reason, by_width))
 
     def balance(self, rows: Labels, reason: str) -> None:
         """Every row of a (rows, columns) array keeps the same number of labels."""

@@ -351,6 +351,20 @@ def _layer_norm(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
+@_handles(F.scaled_dot_product_attention)
+def _own_scale(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+    """Without a scale, queries and keys are divided by the square root of their width, in whichever kernel."""
+    named = dict(zip(("query", "key"), args, strict=False)) | kwargs
+    if named.get("scale") is None:
+        query = named["query"]
+        linear = tracer.scales(query) and tracer.scales(named["key"])
+        for factor in tracer.labels_of(query):
+            if query.dim() - 1 in factor.dims:
+                reason = f"scaled by its own width in scaled_dot_product_attention ({tracer.where()})"
+                tracer.mix(factor.labels, reason, by_width=linear)
+    return func(*args, **kwargs)
+
+
 @_handles(F.multi_head_attention_forward)
 def _attention(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     """Whole heads leave, so that the head width and its scale stay; inner width and embedding shrink alike."""

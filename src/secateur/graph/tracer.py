@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,8 @@ from secateur.graph.components import ComponentMap
 from secateur.graph.dispatch import EagerDispatchMode
 from secateur.graph.labels import Factor, Factors, Facts, Labels
 from secateur.graph.rules import Extents, OpCall, find_rule
+from secateur.graph.rules.contraction import ATTENTION
+from secateur.graph.rules.homogeneous import is_homogeneous
 from secateur.graph.storage import overlapping_names, tied_names
 
 # In-place operators that change the shape they are called on, and those of them that also change what is in it.
@@ -42,12 +44,14 @@ class State:
         weight: whether it was made from parameters and buffers alone.
         made_in: bit set of the components whose code made it.
         mixed: bit set of the mixing operations (indices into ``Facts.mixed``) that it depends on.
+        scales: whether it is scaled along when everything that makes its channels is scaled.
     """
 
     factors: Factors
     weight: bool = False
     made_in: int = 0
     mixed: int = 0
+    scales: bool = False
 
 
 _UNKNOWN = State(())
@@ -72,6 +76,8 @@ class Trace:
     macs: list[tuple[int, Extents]] = field(default_factory=list)
     consumed: list[Labels] = field(default_factory=list)
     produced: list[Labels] = field(default_factory=list)
+    summed: list[Labels] = field(default_factory=list)
+    """Labels summed over by anything but an attention's product of queries and keys."""
     counted: list[tuple[str, str, int | None, Labels]] = field(default_factory=list)
     flows: dict[tuple[int, int], None] = field(default_factory=dict)
     reached: set[str] = field(default_factory=set)
@@ -128,7 +134,7 @@ class Tracer(EagerDispatchMode):
             self.trace.axes.append(AxisLabels(name, axis, labels))
             if size > 1:
                 factors.append(Factor((axis,), labels))
-        return State(tuple(factors), weight=True, made_in=1 << (self._components.of(name) or 0))
+        return State(tuple(factors), weight=True, made_in=1 << (self._components.of(name) or 0), scales=True)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -145,15 +151,19 @@ class Tracer(EagerDispatchMode):
         """Whether a tensor was made from parameters and buffers alone."""
         return self.state(tensor).weight
 
+    def scales(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is scaled along when everything that makes its channels is scaled."""
+        return self.state(tensor).scales
+
     def set_labels(self, tensor: torch.Tensor, factors: Factors) -> None:
         """Replace the labels of a tensor."""
         old = self.state(tensor)
-        self._states[tensor] = State(factors, old.weight, old.made_in, old.mixed)
+        self._states[tensor] = replace(old, factors=factors)
 
-    def mix(self, labels: Labels, reason: str) -> None:
+    def mix(self, labels: Labels, reason: str, *, by_width: bool = False) -> None:
         """Note that something in use mixes these labels."""
         self.trace.mixed_in_use |= 1 << len(self.facts.mixed)
-        self.facts.mix(labels, reason)
+        self.facts.mix(labels, reason, by_width=by_width)
 
     def finish(self, outputs: Iterable[torch.Tensor]) -> None:
         """Pin the labels of the entry point's outputs, and note which mixing operations they depend on."""
@@ -218,6 +228,7 @@ class Tracer(EagerDispatchMode):
             outputs=tuple(_flat_tensors(result)),
             labels_of=self.labels_of,
             is_weight=self.is_weight,
+            scales=self.scales,
             facts=self.facts,
             where="",
             flexible=self.flexible,
@@ -258,14 +269,15 @@ class Tracer(EagerDispatchMode):
         if mutated:
             # What is written through a view reaches its base, unseen from here.
             self.trace.mixed_in_use |= mixed
+        scales = is_homogeneous(call, self.scales)
         for tensor, factors in zip(call.outputs, outputs, strict=True):
             if id(tensor) in mutated:
                 old = self.state(tensor)
                 kept = () if rule is None else old.factors
-                self._states[tensor] = State(kept, old.weight and weight, old.made_in | made_in, mixed)
+                self._states[tensor] = State(kept, old.weight and weight, old.made_in | made_in, mixed, scales)
             else:
                 _check(call, tensor, factors)
-                self._states[tensor] = State(factors, weight, made_in, mixed)
+                self._states[tensor] = State(factors, weight, made_in, mixed, scales)
         return result
 
     def adjust(self, call: OpCall, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
@@ -284,6 +296,8 @@ class Tracer(EagerDispatchMode):
         self.trace.macs.extend((component or 0, extents) for extents in call.macs)
         self.trace.consumed.extend(call.consumed)
         self.trace.produced.extend(call.produced)
+        if call.name.removeprefix("aten.") not in ATTENTION:
+            self.trace.summed.extend(mask.factor.labels for mask in call.masked)
         if self.in_torch_module:
             self.trace.counted.extend((self.module_path, name, None, labels) for name, labels in call.counted.items())
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.graph.cost import IntArray
+from secateur.graph.cost import FloatArray, IntArray
 from secateur.plan import PruningPlan, named_tensors
 
 _MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -42,7 +42,7 @@ def replacements(model: nn.Module, plan: PruningPlan) -> list[Replacement]:
         first = plan.tied.get(name, name)
         axes = plan.shrunk_axes(name)
         if first not in data:
-            data[first] = kept_copy(tensor, axes)
+            data[first] = scaled(kept_copy(tensor, axes), plan.axis_scales(name))
         if id(tensor) not in found:
             grad = None if tensor.grad is None else kept_copy(tensor.grad, axes)
             found[id(tensor)] = Replacement(tensor, data[first], grad)
@@ -62,6 +62,14 @@ def kept_copy(tensor: torch.Tensor, axes: Mapping[int, IntArray]) -> torch.Tenso
     if memory_format is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=memory_format):
         return values
     return values.contiguous(memory_format=memory_format)
+
+
+def scaled(values: torch.Tensor, scales: Mapping[int, FloatArray]) -> torch.Tensor:
+    """``values`` times a factor per index of the given axes."""
+    for axis, factors in scales.items():
+        shape = [-1 if d == axis else 1 for d in range(values.dim())]
+        values = values * torch.tensor(factors, dtype=values.dtype, device=values.device).reshape(shape)
+    return values
 
 
 def made_like(replacement: Replacement, memo: dict[int, Any]) -> torch.Tensor:

@@ -55,6 +55,7 @@ class OpCall:
         outputs: the output tensors, flattened.
         labels_of: labels of a tensor seen so far.
         is_weight: whether a tensor was made from parameters alone.
+        scales: whether a tensor is scaled along when everything that makes its channels is scaled.
         facts: where equalities go.
         where: module path and source line, for reasons.
         flexible: output dimensions of a reshape that follow its input; None if unknown.
@@ -68,6 +69,7 @@ class OpCall:
     outputs: tuple[torch.Tensor, ...]
     labels_of: Callable[[torch.Tensor], Factors]
     is_weight: Callable[[torch.Tensor], bool]
+    scales: Callable[[torch.Tensor], bool]
     facts: Facts
     where: str
     flexible: frozenset[int] | None = None
@@ -117,10 +119,10 @@ class OpCall:
                 self.fix(factor.labels, what)
         return tuple(f for f in factors if not set(f.dims) & set(dims))
 
-    def mix(self, factors: Factors, what: str) -> None:
-        """Note that this call mixes these labels."""
+    def mix(self, factors: Factors, what: str, *, by_width: bool = False) -> None:
+        """Note that this call mixes these labels; ``by_width``, only by the square root of their number."""
         for factor in factors:
-            self.facts.mix(factor.labels, f"{what} ({self.where})")
+            self.facts.mix(factor.labels, f"{what} ({self.where})", by_width=by_width)
 
     def aligned(self, tensors: Sequence[torch.Tensor], rank: int) -> Factors:
         """Labels of tensors broadcast together to ``rank`` dimensions; producers among them are recorded."""

@@ -10,7 +10,7 @@ import torch
 from secateur.graph import algebra
 from secateur.graph.algebra import Operand
 from secateur.graph.labels import Factor, Factors, Labels, labels_along
-from secateur.graph.rules.base import Extents, Masked, OpCall, Term, rule
+from secateur.graph.rules.base import Extents, Masked, OpCall, Term, names, rule
 
 # operator: (einsum, its operands, what is added to the product)
 PRODUCTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
@@ -189,13 +189,14 @@ def _count_macs(call: OpCall, rest: Factors, weight: Factors) -> None:
     call.macs.append(Extents(constant, tuple(labels for _, labels in axes if labels is not None)))
 
 
-@rule(
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_fused_attention_overrideable",
+ATTENTION = names(
+    "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
+    "_scaled_dot_product_fused_attention_overrideable"
 )
+
+
+@rule(*ATTENTION)
 def attention(call: OpCall) -> Sequence[Factors]:
     """softmax(q k^T scale + mask) v: q and k are contracted; attended positions are mixed; v's width is passed on."""
     q = call.term(call["query"])
@@ -204,7 +205,8 @@ def attention(call: OpCall) -> Sequence[Factors]:
     shape = (*q.shape[:-1], k.shape[-2])
     if call.arguments.get("scale") is None:
         width = tuple(f for f in q.factors if len(shape) - 1 in f.dims)
-        call.mix(width, "scaled by its own width in scaled_dot_product_attention")
+        linear = call.scales(call["query"]) and call.scales(call["key"])
+        call.mix(width, "scaled by its own width in scaled_dot_product_attention", by_width=linear)
     logits = _with_bias(call, call.contract(f"{batch}me,{batch}ne->{batch}mn", q, k), shape)
     if call["is_causal"]:
         call.fix_dims(logits, [len(batch), len(batch) + 1], "position under a causal mask")

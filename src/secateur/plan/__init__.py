@@ -1,0 +1,7 @@
+"""Pruning plans: what stays, decided from scores and coefficients, and kept as data."""
+
+from secateur.graph.cost import FloatArray
+from secateur.plan.make import checked_scores, plan
+from secateur.plan.pruning_plan import PruningPlan, named_tensors
+
+__all__ = ["FloatArray", "PruningPlan", "checked_scores", "named_tensors", "plan"]
