@@ -256,6 +256,37 @@ def test_later_consumers_are_fitted_to_what_refitted_ones_give_them() -> None:
     assert "2 consumers refitted in 2 passes, 0 skipped" in str(report)
 
 
+def test_few_passes_fit_to_the_dense_models_channels() -> None:
+    """With one pass for two consumers, the second sees the first's dense outputs, as far as they stay."""
+    model, small, plan = mlp([6, 12, 10, 4], 5)
+    x = torch.randn(200, 6, dtype=DOUBLE)
+    report = refit_consumers(small, model, plan, [x], ridge=1e-6, passes=1)
+    assert (report.passes, len(report.refitted)) == (1, 2)
+    kept = torch.tensor(plan.kept["4.weight", 1])
+    design = torch.cat([model[:4](x).detach()[:, kept], torch.ones(200, 1, dtype=DOUBLE)], 1)
+    best = torch.linalg.lstsq(design, model(x).detach()).solution
+    torch.testing.assert_close(small[4].weight.detach(), best[:-1].T, rtol=0, atol=1e-4)
+
+
+def test_more_passes_fit_better_and_a_deep_chain_needs_few() -> None:
+    model, _, plan = mlp([8, *[24] * 8, 4], 16)
+    x = torch.randn(400, 8, dtype=DOUBLE)
+    errors = {}
+    for passes in (1, 4, 16):
+        small = sliced(model, plan)
+        report = refit_consumers(small, model, plan, [x], passes=passes)
+        assert report.passes == min(passes, 8)
+        errors[passes] = float((small(x) - model(x)).square().mean().detach())
+    assert errors[16] < errors[4] < errors[1]
+
+
+@pytest.mark.parametrize("passes", [0, -1])
+def test_too_few_passes(passes: int) -> None:
+    model, small, plan = mlp([6, 12, 10, 4], 5)
+    with pytest.raises(CalibrationError, match="passes must be at least 1"):
+        refit_consumers(small, model, plan, [torch.randn(20, 6, dtype=DOUBLE)], passes=passes)
+
+
 def test_branches_share_a_pass() -> None:
     class Heads(nn.Module):
         def __init__(self) -> None:
