@@ -208,7 +208,7 @@ def _unprunable_section(unprunable: Sequence[Unprunable]) -> list[RenderableType
 
 def _without_module(reason: str) -> str:
     """The reason without the path of its module, so that the layers of a deep model share one line."""
-    return re.sub(r"\((\S+) in \S+ at (\S+)\)", r"(\1 at \2)", reason)
+    return re.sub(r"\((\S+) in \S+( at \S+)?\)", r"(\1\2)", reason)
 
 
 def _indices(item: Unprunable) -> str:

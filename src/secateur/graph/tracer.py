@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from secateur.graph.components import ComponentMap
 from secateur.graph.dispatch import EagerDispatchMode
+from secateur.graph.entry_point import call_forward
 from secateur.graph.labels import Factor, Factors, Facts, Labels
 from secateur.graph.rules import Extents, OpCall, find_rule
 from secateur.graph.rules.contraction import ATTENTION
@@ -329,12 +330,15 @@ class Tracer(EagerDispatchMode):
         return weight, 1 << component
 
     def where(self) -> str:
-        """Module path and source line of the user's code that is running."""
+        """Module path and source line of the user's code that is running, as far as there are any."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename.startswith((_OWN_FOLDER, _TORCH_FOLDER)):
-            frame = frame.f_back
-        place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else "torch"
+            # Below the call of the model's forward there is only what called Secateur.
+            frame = frame.f_back if frame.f_code is not call_forward.__code__ else None
         path = self.module_path
+        if frame is None:
+            return path or "the entry point"
+        place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
         return f"{path} at {place}" if path else place
 
     # --- running ----------------------------------------------------------------------------------------------------
