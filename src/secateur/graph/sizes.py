@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.graph import algebra
-from secateur.graph.labels import Factor, labels_along
+from secateur.graph.labels import Factor, Labels, labels_along
 from secateur.graph.rules.base import names
 from secateur.graph.traced_size import Source, TracedFloat, TracedSize
 from secateur.graph.tracer import Tracer, without_mkldnn
@@ -123,15 +123,23 @@ def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str)
         if isinstance(size, TracedSize) and tensor.shape[dim] > 1 and not _is_row(tracer, tensor, dim):
             size.source.pin(f"the size of an axis without labels in {what}")
         return
-    if isinstance(size, TracedSize) and size.source.tracer is tracer:
-        source = size.source
-        reason = f"size given to {what} by {tracer.where()}"
-        tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
+    if isinstance(size, TracedSize):
+        _tie(tracer, labels, size, f"size given to {what}")
     elif size != -1 and not tracer.in_torch_module:
         tracer.facts.fix(
             labels,
             f"{what} has a size given as a number; -1, or one read from x.shape, would follow ({tracer.where()})",
         )
+
+
+def _tie(tracer: Tracer, labels: Labels, size: TracedSize, what: str) -> None:
+    """As many of ``labels`` stay as ``size`` counts; one kept from an earlier trace (in a cache) counts nothing now."""
+    source = size.source
+    reason = f"{what} by {tracer.where()}"
+    if source.tracer is tracer:
+        tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
+    else:
+        tracer.facts.fix(labels, reason)
 
 
 def _is_row(tracer: Tracer, tensor: torch.Tensor, dim: int) -> bool:
@@ -203,9 +211,7 @@ def _create(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
             labels = tracer.facts.fresh(int(size))
             factors.append(Factor((dim,), labels))
             if isinstance(size, TracedSize):
-                source = size.source
-                reason = f"size given to {func.__name__} by {tracer.where()}"
-                tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
+                _tie(tracer, labels, size, f"size given to {func.__name__}")
     tracer.set_labels(result, tuple(factors))
     return result
 
@@ -297,10 +303,7 @@ def _cut(tracer: Tracer, tensor: torch.Tensor, dim: int, bound: Any, what: str) 
     if labels is None or isinstance(bound, torch.Tensor):
         return
     if isinstance(bound, TracedSize):
-        source = bound.source
-        reason = f"cut by {what} at {tracer.where()}"
-        before = labels[: int(bound)]
-        tracer.facts.same_count(before, source.labels, reason, weight_a=source.over, weight_b=source.times)
+        _tie(tracer, labels[: int(bound)], bound, f"cut by {what}")
     elif 0 < abs(bound) < len(labels):
         part = slice(None, bound) if bound > 0 else slice(bound, None)
         _fix_every_row(tracer, tensor, dim, part, f"cut by {what} at index {bound} ({tracer.where()})")
