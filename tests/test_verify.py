@@ -61,6 +61,19 @@ class LinearAttention(nn.Module):
         return self.out(q @ (k.transpose(1, 2) @ self.value(x)))
 
 
+class InPlaceProduct(nn.Module):
+    """A product that is added to what a tensor already holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 12)
+        self.second = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = x[:, :3].clone()
+        return out.addmm_(self.first(x).cos(), self.second.weight.T)
+
+
 def random_plan(graph: DependencyGraph, coefficient: float = 0.5) -> PruningPlan:
     generator = np.random.default_rng(0)
     return plan(graph, {g.name: generator.random(g.size) for g in graph.groups}, coefficient)
@@ -77,8 +90,14 @@ def double(shape: tuple[int, ...]) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("model", "shape"),
-    [(Flipped, (4, 5)), (LinearAttention, (2, 7, 6)), (lambda: Sampling().eval(), (4, 6)), (Sampling, (4, 6))],
-    ids=["flip", "linear attention", "sampling", "sampling with dropout"],
+    [
+        (Flipped, (4, 5)),
+        (LinearAttention, (2, 7, 6)),
+        (InPlaceProduct, (4, 5)),
+        (lambda: Sampling().eval(), (4, 6)),
+        (Sampling, (4, 6)),
+    ],
+    ids=["flip", "linear attention", "in-place product", "sampling", "sampling with dropout"],
 )
 def test_pruned_equals_masked(model: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     dense, x = model().double(), double(shape)
