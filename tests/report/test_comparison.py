@@ -55,3 +55,9 @@ def test_a_stage_as_data_goes_through_json() -> None:
     assert data["components"]["decoder"] == {"parameters": 3000, "macs": 30000}
     assert data["latency"]["total"] == {"median": 2e-3, "spread": 1e-4, "repeats": 30, "threads": 1}
     assert (data["parameters"], data["macs"], data["objective"]) == (4000, 40000, 22.5)
+
+
+def test_a_small_objective_shows_its_digits() -> None:
+    small = [Stage("before", cost(10, 10), -2.5e-4), Stage("after", cost(5, 5), -5e-5)]
+    lines = rows(to_text([comparison(small)]))
+    assert ["objective", "-0.0002500", "-0.0000500", "+0.0002000"] in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -83,9 +84,16 @@ def comparison(
 
 def _objectives(stages: Sequence[Stage]) -> list[str]:
     values = [stage.objective for stage in stages]
+    decimals = _decimals([value for value in values if value is not None])
     first, last = values[0], values[-1]
-    change = f"{last - first:+.2f}" if first is not None and last is not None else ""
-    return [*("" if value is None else f"{value:.2f}" for value in values), change]
+    change = f"{last - first:+.{decimals}f}" if first is not None and last is not None else ""
+    return [*("" if value is None else f"{value:.{decimals}f}" for value in values), change]
+
+
+def _decimals(values: Sequence[float]) -> int:
+    """Two, or as many more as the largest value needs to show four digits."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return max(2, 3 - math.floor(math.log10(largest))) if largest > 0 else 2
 
 
 def _parameters(cost: Cost) -> dict[str, float]:
