@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from secateur.graph import trace
@@ -86,3 +87,24 @@ def test_a_size_cached_by_the_code_from_an_earlier_trace_pins() -> None:
     model = Cached()
     assert [g.size for g in trace(model, torch.ones(2, 5)).groups] == [8]
     assert trace(model, torch.ones(2, 5)).groups == ()
+
+
+def test_sizes_given_by_keyword_are_seen() -> None:
+    class Keywords(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 24), nn.Linear(24, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(input=x)
+            h = F.layer_norm(input=h, normalized_shape=h.shape[1:])
+            left, right = torch.split(tensor=h, split_size_or_sections=h.size(dim=1) // 2, dim=1)
+            h = torch.cat(tensors=[right, left], dim=1)
+            h = torch.narrow(input=h, dim=1, start=0, length=h.shape[1])
+            rows = torch.reshape(input=h, shape=(len(x), 4, -1))
+            return self.second(rows.reshape(shape=(len(x), -1)) + h.new_zeros(size=h.shape))
+
+    (group,) = trace(Keywords(), torch.ones(2, 5)).groups
+    # Halves for the split, and halves of these for the four rows.
+    assert (group.size, group.blocks, group.units) == (24, 4, 6)
+    assert group.mixing

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,44 @@ from secateur.graph.traced_size import Source, TracedFloat, TracedSize
 from secateur.graph.tracer import Tracer, without_mkldnn
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Called:
+    """One call of a torch function by the user's code, its arguments by name.
+
+    Attributes:
+        tracer: the tracer of the run.
+        func: the function.
+        args: its positional arguments, as given.
+        kwargs: its keyword arguments, as given.
+        named: all arguments that have a name.
+        rest: positional arguments beyond those that have a name.
+    """
+
+    tracer: Tracer
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    named: dict[str, Any]
+    rest: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        name: str = self.func.__name__
+        return name
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.named[argument]
+
+    def get(self, *names: str, default: Any = None) -> Any:
+        """An argument under the first of several names that is given."""
+        return next((self.named[name] for name in names if name in self.named), default)
+
+    def run(self) -> Any:
+        """Call the function itself."""
+        return self.func(*self.args, **self.kwargs)
+
+
 class SizeMode(TorchFunctionMode):
     """Watches the torch functions that the user's code calls, for the sizes that they read or are given."""
 
@@ -35,34 +74,43 @@ class SizeMode(TorchFunctionMode):
         self.tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        handler = _HANDLERS.get(func)
-        if handler is not None:
-            return handler(self.tracer, func, args, kwargs or {})
-        _note_numbers(func, (*args, *(kwargs or {}).values()))
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _HANDLERS:
+            arguments, handler = _HANDLERS[func]
+            named = dict(zip(arguments, args, strict=False)) | kwargs
+            return handler(Called(self.tracer, func, args, kwargs, named, args[len(arguments) :]))
+        _note_numbers(func, (*args, *kwargs.values()))
+        return func(*args, **kwargs)
 
 
-_ARITHMETIC = frozenset(names("add sub subtract mul multiply div divide truediv true_divide pow float_power"))
-
-Handler = Callable[[Tracer, Any, Any, Any], Any]
-_HANDLERS: dict[Any, Handler] = {}
+Handler = Callable[[Called], Any]
+_HANDLERS: dict[Any, tuple[tuple[str, ...], Handler]] = {}
 
 
-def _handles(*functions: Any) -> Callable[[Handler], Handler]:
+def _handles(*functions: Any, arguments: str) -> Callable[[Handler], Handler]:
+    """Register a handler for functions whose positional arguments begin with these names."""
+
     def register(handler: Handler) -> Handler:
-        _HANDLERS.update(dict.fromkeys(functions, handler))
+        _HANDLERS.update(dict.fromkeys(functions, (names(arguments), handler)))
         return handler
 
     return register
 
 
-def _note_numbers(func: Any, args: Any) -> None:
+_ARITHMETIC = frozenset(
+    prefix + name
+    for prefix in ("", "r", "i")
+    for name in names("add sub subtract mul multiply div divide truediv true_divide pow float_power")
+)
+
+
+def _note_numbers(func: Any, arguments: Sequence[Any]) -> None:
     """A traced size given to arithmetic is a number; to any other function, it may be a size that can't be followed."""
-    for arg in args:
-        for item in arg if isinstance(arg, (tuple, list)) else (arg,):
+    for argument in arguments:
+        for item in argument if isinstance(argument, (tuple, list)) else (argument,):
             if isinstance(item, (TracedSize, TracedFloat)):
                 name = getattr(func, "__name__", "an operator")
-                if name.strip("_").lstrip("ri") in _ARITHMETIC or name.strip("_") in _ARITHMETIC:
+                if name.strip("_") in _ARITHMETIC:
                     item.source.note_number(name)
                 else:
                     item.source.pin(name)
@@ -71,32 +119,25 @@ def _note_numbers(func: Any, args: Any) -> None:
 # --- reading sizes ----------------------------------------------------------------------------------------------------
 
 
-@_handles(torch.Tensor.shape.__get__)  # type: ignore[attr-defined]
-def _shape(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> torch.Size:
-    return torch.Size(_traced_shape(tracer, args[0], func(*args, **kwargs)))
+@_handles(torch.Tensor.shape.__get__, torch.Tensor.size, arguments="input dim")  # type: ignore[attr-defined]
+def _size(call: Called) -> Any:
+    shape = torch.Size(_traced_shape(call.tracer, call["input"]))
+    dim = call.get("dim")
+    return shape if dim is None or call.func is not torch.Tensor.size else shape[dim]
 
 
-@_handles(torch.Tensor.size)
-def _size(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    result = func(*args, **kwargs)
-    if isinstance(result, torch.Size):
-        return torch.Size(_traced_shape(tracer, args[0], result))
-    dim = args[1] if len(args) > 1 else kwargs["dim"]
-    return _traced_shape(tracer, args[0], tuple(args[0].size()))[dim]
-
-
-@_handles(torch.Tensor.__len__)
-def _len(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> int:
-    labels = labels_along(tracer.labels_of(args[0]), 0)
+@_handles(torch.Tensor.__len__, arguments="input")
+def _len(call: Called) -> int:
+    labels = labels_along(call.tracer.labels_of(call["input"]), 0)
     if labels is not None:
-        tracer.facts.fix(labels, f"its length is read by len() ({tracer.where()}); x.shape would follow")
-    return int(func(*args, **kwargs))
+        call.tracer.facts.fix(labels, f"its length is read by len() ({call.tracer.where()}); x.shape would follow")
+    return int(call.run())
 
 
-@_handles(torch.Tensor.numel, torch.numel, torch.Tensor.nelement)
-def _numel(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> int:
-    count = int(func(*args, **kwargs))
-    factors = tracer.labels_of(args[0])
+@_handles(torch.Tensor.numel, torch.numel, torch.Tensor.nelement, arguments="input")
+def _numel(call: Called) -> int:
+    tracer, count = call.tracer, int(call.run())
+    factors = tracer.labels_of(call["input"])
     if len(factors) == 1 and len(factors[0].dims) == 1:
         labels = factors[0].labels
         return TracedSize(count, Source(labels, count // len(labels), 1, tracer))
@@ -105,8 +146,8 @@ def _numel(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> int:
     return count
 
 
-def _traced_shape(tracer: Tracer, tensor: torch.Tensor, shape: Sequence[int]) -> list[int]:
-    sizes = list(shape)
+def _traced_shape(tracer: Tracer, tensor: torch.Tensor) -> list[int]:
+    sizes: list[int] = list(tensor.shape)
     for factor in tracer.labels_of(tensor):
         row = factor.labels.reshape(-1, factor.labels.shape[-1])[0]
         sizes[factor.free] = TracedSize(sizes[factor.free], Source(row, 1, 1, tracer))
@@ -151,17 +192,27 @@ def _listed(args: Sequence[Any]) -> list[Any]:
     return list(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list, torch.Size)) else list(args)
 
 
-def _reshape_to(tracer: Tracer, func: Any, args: Any, kwargs: Any, sizes: list[Any], first_dim: int = 0) -> Any:
-    """Run a reshape whose output dimensions from ``first_dim`` on have these sizes."""
-    given = {first_dim + i: size for i, size in enumerate(sizes)}
-    if not tracer.in_torch_module:
-        known = range(first_dim, first_dim + len(sizes))
-        tracer.flexible = frozenset(d for d in known if given[d] == -1 or isinstance(given[d], TracedSize))
+@contextmanager
+def _set(tracer: Tracer, **values: Any) -> Iterator[None]:
+    """What the rules are told of the operators run meanwhile; afterwards, nothing again."""
+    before = {name: getattr(tracer, name) for name in values}
+    for name, value in values.items():
+        setattr(tracer, name, value)
     try:
-        result = func(*args, **kwargs)
+        yield
     finally:
-        tracer.flexible = None
-    what = f"{func.__name__}({', '.join(str(int(size)) for size in sizes)})"
+        for name, value in before.items():
+            setattr(tracer, name, value)
+
+
+def _reshape_to(call: Called, sizes: list[Any], first_dim: int = 0) -> Any:
+    """Run a reshape whose output dimensions from ``first_dim`` on have these sizes."""
+    tracer = call.tracer
+    given = {first_dim + i: size for i, size in enumerate(sizes)}
+    follows = frozenset(dim for dim, size in given.items() if size == -1 or isinstance(size, TracedSize))
+    with _set(tracer, flexible=None if tracer.in_torch_module else follows):
+        result = call.run()
+    what = f"{call.name}({', '.join(str(int(size)) for size in sizes)})"
     for dim, size in given.items():
         _given(tracer, result, dim, size, what)
     return result
@@ -170,114 +221,116 @@ def _reshape_to(tracer: Tracer, func: Any, args: Any, kwargs: Any, sizes: list[A
 @_handles(
     torch.Tensor.view, torch.Tensor.reshape, torch.reshape,
     torch.Tensor.expand, torch.Tensor.broadcast_to, torch.broadcast_to,
+    arguments="input",
 )  # fmt: skip
-def _view(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    sizes = _listed(args[1:]) if len(args) > 1 else list(kwargs.get("shape", kwargs.get("size", ())))
-    if any(isinstance(size, torch.dtype) for size in sizes) or "dtype" in kwargs:
-        return func(*args, **kwargs)
-    return _reshape_to(tracer, func, args, kwargs, sizes)
+def _view(call: Called) -> Any:
+    sizes = _listed(call.rest or tuple(call.get("shape", "size", default=())))
+    if "dtype" in call.named or any(isinstance(size, torch.dtype) for size in sizes):
+        return call.run()
+    return _reshape_to(call, sizes)
 
 
-@_handles(torch.Tensor.unflatten, torch.unflatten)
-def _unflatten(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    tensor = args[0]
-    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % tensor.dim()
-    sizes = list(args[2] if len(args) > 2 else kwargs["sizes"])
+@_handles(torch.Tensor.unflatten, torch.unflatten, arguments="input dim sizes")
+def _unflatten(call: Called) -> Any:
+    tracer, dim = call.tracer, call["dim"] % call["input"].dim()
     if not tracer.in_torch_module:
-        return _reshape_to(tracer, func, args, kwargs, sizes, dim)
+        return _reshape_to(call, list(call["sizes"]), dim)
     # nn.Unflatten: whole blocks leave, and the first of its sizes follows.
-    tracer.flexible = frozenset({dim})
-    try:
-        result = func(*args, **kwargs)
-    finally:
-        tracer.flexible = None
+    with _set(tracer, flexible=frozenset({dim})):
+        result = call.run()
     labels = labels_along(tracer.labels_of(result), dim)
     if labels is not None:
         tracer.trace.counted.append((tracer.module_path, "unflattened_size", 0, labels))
     return result
 
 
-@_handles(
-    torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn,
-    torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
-)  # fmt: skip
-def _create(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    result = func(*args, **kwargs)
-    given = args[1:] if args and isinstance(args[0], torch.Tensor) else args
-    sizes = kwargs.get("size") or (given[0] if func in (torch.full, torch.Tensor.new_full) else _listed(given))
+@_handles(torch.zeros, torch.ones, torch.empty, torch.rand, torch.randn, arguments="")
+def _create(call: Called) -> Any:
+    return _created(call, _listed(call.rest or (call["size"],)))
+
+
+@_handles(torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, arguments="input")
+def _create_like(call: Called) -> Any:
+    return _created(call, _listed(call.rest or (call["size"],)))
+
+
+@_handles(torch.full, arguments="size fill_value")
+@_handles(torch.Tensor.new_full, arguments="input size fill_value")
+def _create_full(call: Called) -> Any:
+    return _created(call, list(call["size"]))
+
+
+def _created(call: Called, sizes: Sequence[Any]) -> Any:
+    """A new tensor: what its sizes follow, or, in torch's own modules, labels for whatever meets it."""
+    tracer, result = call.tracer, call.run()
     factors = []
     for dim, size in enumerate(sizes):
         if size > 1 and (tracer.in_torch_module or isinstance(size, TracedSize)):
             labels = tracer.facts.fresh(int(size))
             factors.append(Factor((dim,), labels))
             if isinstance(size, TracedSize):
-                _tie(tracer, labels, size, f"size given to {func.__name__}")
+                _tie(tracer, labels, size, f"size given to {call.name}")
     tracer.set_labels(result, tuple(factors))
     return result
 
 
-@_handles(torch.broadcast_tensors)
-def _broadcast(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+@_handles(torch.broadcast_tensors, arguments="")
+def _broadcast(call: Called) -> Any:
     """Broadcast together, dimensions that are not of length one must stay equally long."""
-    results = func(*args, **kwargs)
+    results = call.run()
     rank = results[0].dim()
-    tensors = args[0] if isinstance(args[0], (tuple, list)) else args
     operands = []
-    for tensor in tensors:
+    for tensor in _listed(call.rest or (call["tensors"],)):
         shift = rank - tensor.dim()
-        factors = tuple(f.moved([d + shift for d in range(tensor.dim())]) for f in tracer.labels_of(tensor))
+        factors = tuple(f.moved([d + shift for d in range(tensor.dim())]) for f in call.tracer.labels_of(tensor))
         operands.append(algebra.Operand(factors, (1,) * shift + tuple(tensor.shape)))
-    algebra.align(tracer.facts, operands, f"broadcast_tensors in {tracer.where()}")
+    algebra.align(call.tracer.facts, operands, f"broadcast_tensors in {call.tracer.where()}")
     return results
 
 
-@_handles(torch.arange, torch.linspace)
-def _count(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    for size in (*args, *kwargs.values()):
+@_handles(torch.arange, torch.linspace, arguments="")
+def _count(call: Called) -> Any:
+    for size in (*call.args, *call.kwargs.values()):
         if isinstance(size, TracedSize):
-            size.source.pin(f"the numbers of {func.__name__}")
-    return func(*args, **kwargs)
+            size.source.pin(f"the numbers of {call.name}")
+    return call.run()
 
 
-@_handles(torch.split, torch.Tensor.split, torch.functional.split)
-def _split(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    sizes = args[1] if len(args) > 1 else kwargs.get("split_size", kwargs.get("split_size_or_sections"))
-    tracer.sized = isinstance(sizes, (tuple, list))
-    try:
-        pieces = func(*args, **kwargs)
-    finally:
-        tracer.sized = False
-    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
+@_handles(torch.split, torch.Tensor.split, torch.functional.split, arguments="tensor split_size dim")
+def _split(call: Called) -> Any:
+    sizes = call.get("split_size", "split_size_or_sections")
+    with _set(call.tracer, sized=isinstance(sizes, (tuple, list))):
+        pieces = call.run()
+    dim = call.get("dim", default=0) % call["tensor"].dim()
     listed = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * (len(pieces) - 1)
     # The last of equal pieces is what is left over.
     for piece, size in zip(pieces, listed, strict=False):
-        _given(tracer, piece, dim, size, "split")
+        _given(call.tracer, piece, dim, size, "split")
     return pieces
 
 
-@_handles(torch.narrow, torch.Tensor.narrow)
-def _narrow(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    named = dict(zip(("input", "dim", "start", "length"), args, strict=False)) | kwargs
-    tensor, dim, start = args[0], named["dim"] % args[0].dim(), named["start"]
-    _cut(tracer, tensor, dim, start, "narrow")
-    result = func(*args, **kwargs)
-    _given(tracer, result, dim, named["length"], "narrow")
+@_handles(torch.narrow, torch.Tensor.narrow, arguments="input dim start length")
+def _narrow(call: Called) -> Any:
+    dim = call["dim"] % call["input"].dim()
+    _cut(call.tracer, call["input"], dim, call["start"], "narrow")
+    result = call.run()
+    _given(call.tracer, result, dim, call["length"], "narrow")
     return result
 
 
-@_handles(torch.Tensor.__getitem__, torch.Tensor.__setitem__)
-def _getitem(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    tensor, items = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
+@_handles(torch.Tensor.__getitem__, torch.Tensor.__setitem__, arguments="input index")
+def _getitem(call: Called) -> Any:
+    tensor, items = call["input"], call["index"] if isinstance(call["index"], tuple) else (call["index"],)
     dim = 0
     for position, item in enumerate(items):
         if item is Ellipsis:
             dim = tensor.dim() - sum(_dims_used(i) for i in items[position + 1 :])
         elif isinstance(item, slice):
-            _slice(tracer, tensor, dim, item)
+            _slice(call.tracer, tensor, dim, item)
             dim += 1
         else:
             dim += _dims_used(item)
-    return func(*args, **kwargs)
+    return call.run()
 
 
 def _dims_used(item: Any) -> int:
@@ -318,72 +371,60 @@ def _fix_every_row(tracer: Tracer, tensor: torch.Tensor, dim: int, part: slice, 
 # --- functions with sizes of their own --------------------------------------------------------------------------------
 
 
-@_handles(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
-def _convolution(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
-    with _resizable(tracer, isinstance(groups, TracedSize)):
-        return func(*args, **kwargs)
+@_handles(F.conv1d, F.conv2d, F.conv3d, arguments="input weight bias stride padding dilation groups")
+def _convolution(call: Called) -> Any:
+    with _set(call.tracer, resizable=isinstance(call.get("groups"), TracedSize)):
+        return call.run()
 
 
-@contextmanager
-def _resizable(tracer: Tracer, value: bool = True) -> Iterator[None]:
-    """Integers given to the operators run meanwhile follow the model, those that expand a mask for all heads too."""
-    tracer.resizable = value
-    try:
-        yield
-    finally:
-        tracer.resizable = False
-
-
-@_handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
-def _recurrent(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+@_handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, arguments="")
+def _recurrent(call: Called) -> Any:
     with without_mkldnn():
-        return func(*args, **kwargs)
+        return call.run()
 
 
-@_handles(F.layer_norm, F.rms_norm)
-def _layer_norm(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
-    shape = list(args[1] if len(args) > 1 else kwargs["normalized_shape"])
-    tensor = args[0]
+@_handles(F.layer_norm, F.rms_norm, arguments="input normalized_shape")
+def _layer_norm(call: Called) -> Any:
+    tracer, tensor, shape = call.tracer, call["input"], call["normalized_shape"]
     first = tensor.dim() - len(shape)
     for position, size in enumerate(shape):
         labels = labels_along(tracer.labels_of(tensor), first + position)
         if labels is not None and tracer.in_torch_module:
             tracer.trace.counted.append((tracer.module_path, "normalized_shape", position, labels))
-        _given(tracer, tensor, first + position, size, func.__name__)
-    return func(*args, **kwargs)
+        _given(tracer, tensor, first + position, size, call.name)
+    return call.run()
 
 
-@_handles(F.scaled_dot_product_attention)
-def _own_scale(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+@_handles(F.scaled_dot_product_attention, arguments="query key value attn_mask dropout_p is_causal")
+def _own_scale(call: Called) -> Any:
     """Without a scale, queries and keys are divided by the square root of their width, in whichever kernel."""
-    named = dict(zip(("query", "key"), args, strict=False)) | kwargs
-    if named.get("scale") is None:
-        query = named["query"]
-        linear = tracer.scales(query) and tracer.scales(named["key"])
+    tracer, query = call.tracer, call["query"]
+    if call.get("scale") is None:
+        linear = tracer.scales(query) and tracer.scales(call["key"])
         for factor in tracer.labels_of(query):
             if query.dim() - 1 in factor.dims:
                 reason = f"scaled by its own width in scaled_dot_product_attention ({tracer.where()})"
                 tracer.mix(factor.labels, reason, by_width=linear)
-    return func(*args, **kwargs)
+    return call.run()
 
 
-@_handles(F.multi_head_attention_forward)
-def _attention(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
+@_handles(
+    F.multi_head_attention_forward,
+    arguments="query key value embed_dim_to_check num_heads in_proj_weight in_proj_bias bias_k bias_v add_zero_attn "
+    "dropout_p out_proj_weight out_proj_bias",
+)
+def _attention(call: Called) -> Any:
     """Whole heads leave, so that the head width and its scale stay; inner width and embedding shrink alike."""
-    names = ("query", "key", "value", "embed_dim", "num_heads", "in_weight", "in_bias", "bias_k", "bias_v", "add_zero",
-             "dropout", "out_weight", "out_bias")  # fmt: skip
-    named = dict(zip(names, args, strict=False))
-    query, out_weight = named["query"], named["out_weight"]
-    heads = named["num_heads"]
-    width = query.size(-1) // heads
-    separate = [kwargs.get(f"{name}_proj_weight") for name in "qkv"]
-    for tensor in (named["in_weight"], named["in_bias"], named["bias_k"], named["bias_v"], *separate):
+    tracer, query, out_weight = call.tracer, call["query"], call["out_proj_weight"]
+    width = query.size(-1) // call["num_heads"]
+    makers = names("in_proj_weight in_proj_bias bias_k bias_v q_proj_weight k_proj_weight v_proj_weight")
+    for tensor in map(call.get, makers):
         if tensor is not None:
             _coarsen(tracer, tensor, tensor.dim() - 1 if tensor.dim() == 3 else 0, width)
     _coarsen(tracer, out_weight, 1, width)
-    with _resizable(tracer):
-        result = func(*args, **kwargs)
+    # The number of heads follows, also where a mask is expanded to it.
+    with _set(tracer, resizable=True):
+        result = call.run()
     inner, outer = labels_along(tracer.labels_of(out_weight), 1), labels_along(tracer.labels_of(query), query.dim() - 1)
     reason = f"width of nn.MultiheadAttention and of its input ({tracer.where()})"
     if inner is not None:
