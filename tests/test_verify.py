@@ -194,9 +194,116 @@ def test_no_outputs_to_compare() -> None:
     def run(m: nn.Module) -> None:
         m(x)
 
-    made = random_plan(trace(model, run=run))
-    with pytest.warns(SecateurWarning, match="returns no tensors"):
+    with pytest.warns(SecateurWarning, match="no output keeps its size"):
+        made = random_plan(trace(model, run=run))
+    with pytest.warns(SecateurWarning, match="returns no numbers"):
         assert verify(model, apply(model, made), made).outputs == 0
+
+
+class Changing(nn.Module):
+    """Gives something else once it is smaller, in a way that the trace can't see; ``use`` makes the outputs of it."""
+
+    def __init__(self, use: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.first, self.second, self.use = nn.Linear(5, 32), nn.Linear(32, 3), use
+
+    def forward(self, x: torch.Tensor) -> Any:
+        h = self.first(x).relu()
+        y = self.second(h)
+        return self.use(-y if h.stride(0) != 32 else y)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda y: y,
+        lambda y: y * 1e-6,
+        lambda y: (y.detach() * 0, y),
+        lambda y: torch.complex(y, y),
+        lambda y: (y.bfloat16(), y.float()),
+        lambda y: y.bfloat16() * 0.03,
+    ],
+    ids=["plain", "small", "one of two", "complex", "mixed types", "small in bfloat16"],
+)
+def test_outputs_that_change_are_caught(use: Callable[[torch.Tensor], Any]) -> None:
+    model, x = Changing(use), torch.randn(4, 5)
+    small, made = pruned(model, x)
+    with pytest.raises(VerificationError, match="outputs differ"):
+        verify(model, small, made)
+
+
+def test_an_argmax_is_not_counted() -> None:
+    model, x = Changing(lambda y: (y.argmax(1), y[:, :0])), torch.randn(4, 5)
+    small, made = pruned(model, x)
+    with pytest.warns(SecateurWarning, match="returns no numbers"):
+        assert verify(model, small, made).outputs == 0
+
+
+def test_the_model_itself_is_no_smaller_one() -> None:
+    model, x = Flipped(), torch.randn(4, 5)
+    made = random_plan(trace(model, x))
+    with pytest.raises(VerificationError, match="without inplace=True"):
+        verify(model, model, made)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda h: torch.randperm(len(h))[:, None] * 0.1,
+        lambda h: torch.multinomial(torch.ones(4), len(h), replacement=True)[:, None] * 0.1,
+        lambda h: torch.distributions.Gamma(torch.ones(len(h), 1), torch.ones(len(h), 1)).sample(),
+        lambda h: torch.poisson(torch.ones(len(h), 1)),
+    ],
+    ids=["permutation", "multinomial", "gamma", "poisson"],
+)
+def test_all_random_numbers_are_replayed(draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Drawing(Flipped):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = F.dropout(self.first(x), 0.5)
+            return self.second(h) + draw(h)
+
+    model, x = Drawing(), torch.randn(4, 5)
+    small, made = pruned(model, x)
+    assert verify(model, small, made).outputs == 1
+
+
+def test_under_autocast() -> None:
+    model, x = Flipped(), torch.randn(4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x)
+        small, made = pruned(model, x)
+        assert verify(model, small, made).outputs == 1
+
+
+def test_a_model_that_keeps_state_between_calls() -> None:
+    class Recurrent(Flipped):
+        state: torch.Tensor | None = None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x).tanh()
+            self.state = h if self.state is None else 0.5 * self.state + h
+            return self.second(self.state)
+
+    model, x = Recurrent(), torch.randn(4, 5)
+    small, made = pruned(model, x)
+    verify(model, small, made)
+    assert model.state is None
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm1d(12), nn.GroupNorm(3, 12, affine=False)])
+def test_a_norm_without_parameters_knows_its_channels(norm: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv1d(2, 12, 3), norm, nn.Conv1d(12, 3, 1))
+    x = torch.randn(2, 2, 9)
+    small, made = pruned(model, x)
+    verify(model, small, made)
+    assert getattr(small[1], "num_features", None) == 6 or getattr(small[1], "num_channels", None) == 6
+
+
+def test_a_spectral_norm_in_training() -> None:
+    model = nn.Sequential(nn.Linear(5, 12), nn.utils.parametrizations.spectral_norm(nn.Linear(12, 8)), nn.Linear(8, 2))
+    small, made = pruned(model.train(), torch.randn(4, 5))
+    verify(model, small, made)
+    assert all(module.training for module in small.modules())
 
 
 def test_single_precision_has_its_own_tolerance() -> None:

@@ -20,14 +20,13 @@ from secateur.graph.labels import NONE, Factor, Factors, Labels
 from secateur.graph.rules import OpCall
 from secateur.graph.tracer import Tracer
 
-_RANDOM = frozenset(
-    {
-        *("aten.bernoulli", "aten.bernoulli_", "aten.normal", "aten.normal_", "aten.uniform_", "aten.random_"),
-        *("aten.rand", "aten.rand_like", "aten.randn", "aten.randn_like", "aten.randint", "aten.randint_like"),
-        *("aten.cauchy_", "aten.exponential_", "aten.geometric_", "aten.log_normal_", "aten.native_dropout"),
-        *("aten.rrelu_with_noise", "aten.rrelu_with_noise_"),
-    }
-)
+# Random operators that also compute with activations: replayed, they would hide what the smaller model computes.
+_OF_ACTIVATIONS = ("dropout", "attention", "rrelu")
+
+
+def _draws(func: Any) -> bool:
+    """Whether an operator's result is random numbers."""
+    return torch.Tag.nondeterministic_seeded in func.tags and not any(w in func.name() for w in _OF_ACTIVATIONS)
 
 
 class MaskingTracer(Tracer):
@@ -50,7 +49,7 @@ class MaskingTracer(Tracer):
         if func._schema.is_mutable:
             self._before = [(t, t.clone()) for t in args if isinstance(t, torch.Tensor)]
         result = super().execute(func, args, kwargs)
-        if str(func.overloadpacket) in _RANDOM:
+        if _draws(func):
             drawn = result if isinstance(result, tuple) else (result,)
             self._random.extend((t.clone(), t) for t in drawn)
         return result
@@ -116,7 +115,7 @@ class ReplayTracer(Tracer):
     def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run the operator; a random one gives what was recorded."""
         result = super().execute(func, args, kwargs)
-        if str(func.overloadpacket) in _RANDOM:
+        if _draws(func):
             for tensor in result if isinstance(result, tuple) else (result,):
                 value = self._draws.pop(0) if self._draws else None
                 if value is None or value.shape != tensor.shape:

@@ -12,6 +12,7 @@ Four statements, checked after surgery and before any repair:
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from secateur.surgery import apply
 
 _ADVICE = "make plans with secateur.plan, from the graph of this model and entry point"
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
+_LOOSEST = 2.5e-1  # for types of eight bits
 
 
 Kept = dict[str, NDArray[np.bool_]]
@@ -52,9 +54,10 @@ class VerificationReport:
     Attributes:
         exact: groups that shrink and for which pruned equals masked.
         mixing: groups that shrink under a mixing operation (or are tied to one that does), checked for shape only.
-        largest_difference: between outputs of the smaller and the masked model, relative to the largest output.
-        tolerance: its bound, by dtype of the outputs.
-        outputs: number of output tensors compared.
+        largest_difference: between outputs of the smaller and the masked model, relative to an output's largest value.
+        tolerance: the largest tolerance among the outputs' dtypes.
+        outputs: number of outputs compared: those with floating-point or complex numbers. Of others, such as an argmax
+            that a tie may turn, only the shapes are.
         cost: parameters and MACs, predicted and counted alike.
     """
 
@@ -99,6 +102,11 @@ def verify(
 
     Time is about that of four forward passes.
     """
+    if small is model:
+        raise VerificationError(
+            "verify needs the original beside the smaller model; apply the plan without inplace=True, verify, and go "
+            "on with the model that apply returned"
+        )
     entry_point = _entry_point(plan, example_inputs, run)
     plan.check_fits(model)
     with same_randomness() as restart:
@@ -115,20 +123,24 @@ def verify(
             part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
             masked = check.masked(part)
             outputs, _ = check.run_small(apply(model, check.plan(part)), masked.draws)
-    difference, tolerance = _largest_difference(masked.outputs, outputs)
-    if not difference <= tolerance:
-        raise VerificationError(
-            f"the smaller model's outputs differ from those of the masked original by {difference:.2e} of the largest "
-            f"output (tolerance {tolerance:.0e}), with channels removed from {', '.join(exact) or 'no group'}; "
-            "either the entry point isn't deterministic, or this is a bug in Secateur: please report the model"
-        )
-    if not outputs:
+    compared = _compare(masked.outputs, outputs)
+    for difference, tolerance in compared:
+        if not difference <= tolerance:
+            raise VerificationError(
+                f"the smaller model's outputs differ from those of the masked original by {difference:.2e} of the "
+                f"largest value (tolerance {tolerance:.0e}), with channels removed from "
+                f"{', '.join(exact) or 'no group'}; either the entry point isn't deterministic, or this is a bug in "
+                "Secateur: please report the model"
+            )
+    if not compared:
         warnings.warn(
-            "the entry point returns no tensors, so that verification compared none: return what must stay the same",
+            "the entry point returns no numbers, so that verification compared none: return what must stay the same",
             SecateurWarning,
             stacklevel=2,
         )
-    return VerificationReport(exact, mixing, difference, tolerance, len(outputs), predicted)
+    largest = max((difference for difference, _ in compared), default=0.0)
+    bound = max((tolerance for _, tolerance in compared), default=0.0)
+    return VerificationReport(exact, mixing, largest, bound, len(compared), predicted)
 
 
 def _entry_point(plan: PruningPlan, example_inputs: Any, run: EntryPoint | None) -> EntryPoint:
@@ -284,16 +296,23 @@ def _check_cost(predicted: Cost, counted: Cost, *, narrow: bool) -> None:
             )
 
 
-def _largest_difference(masked: list[torch.Tensor], outputs: list[torch.Tensor]) -> tuple[float, float]:
-    """Largest difference relative to the largest output (of at least 1), and its tolerance by dtype."""
-    largest, tolerance = 0.0, min(_TOLERANCE.values())
+def _compare(masked: list[torch.Tensor], outputs: list[torch.Tensor]) -> list[tuple[float, float]]:
+    """(Largest difference relative to the largest value, tolerance) of each output of real or complex numbers."""
+    found = []
     for a, b in zip(masked, outputs, strict=True):
-        if not a.is_floating_point() or a.numel() == 0:
+        if a.numel() == 0 or not (a.is_floating_point() or a.is_complex()):
             continue
-        tolerance = max(tolerance, _TOLERANCE[a.dtype])
-        a, b = a.double(), b.double()
-        if not torch.equal(a.isfinite(), b.isfinite()):
-            return float("inf"), tolerance
-        a, b = (t.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
-        largest = max(largest, float((a - b).abs().max()) / max(1.0, float(a.abs().max())))
-    return largest, tolerance
+        if a.is_complex():
+            a, b = torch.view_as_real(a), torch.view_as_real(b)
+        found.append((_relative_difference(a, b), _TOLERANCE.get(a.dtype, _LOOSEST)))
+    return found
+
+
+def _relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    # Below the root of the type's precision, an output is what rounding has left of larger numbers.
+    smallest = math.sqrt(torch.finfo(a.dtype).eps) if a.dtype in _TOLERANCE else 1.0
+    a, b = a.double(), b.double()
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return float("inf")
+    a, b = (t.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
+    return float((a - b).abs().max()) / max(smallest, float(a.abs().max()))

@@ -74,15 +74,16 @@ def test_attention_weights_that_nobody_uses_mix_nothing() -> None:
 
 
 def test_a_size_cached_by_the_code_from_an_earlier_trace_pins() -> None:
+    widths: dict[str, int] = {}
+
     class Cached(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 3)
-            self.widths: dict[str, int] = {}
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             h = self.first(x)
-            return self.second(h.view(-1, self.widths.setdefault("h", h.shape[1])))
+            return self.second(h.view(-1, widths.setdefault("h", h.shape[1])))
 
     model = Cached()
     assert [g.size for g in trace(model, torch.ones(2, 5)).groups] == [8]

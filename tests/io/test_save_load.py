@@ -148,20 +148,23 @@ def test_a_failing_save_leaves_what_was_there(
     first = small_chain()
     if existing:
         io.save(first, chain_plan(), folder)
-    rename = Path.rename
+    replace = os.replace
 
     def full_disk(*_: Any, **__: Any) -> None:
         raise OSError("no space left")
 
-    def refuse_the_new(self: Path, target: Path) -> Path:
-        if target == folder and (self / "plan.json").exists() and self.name != folder.name:
+    def refuse_the_new_plan(source: Path, target: Path) -> None:
+        if target == folder / "plan.json" and not source.parent.samefile(folder) and next(refusals, False):
             raise OSError("no space left")
-        return rename(self, target)
+        replace(source, target)
+
+    refusals = iter([True])
 
     if failing == "write":
         monkeypatch.setattr(PruningPlan, "to_json", full_disk)
     else:
-        monkeypatch.setattr(Path, "rename", refuse_the_new)
+        monkeypatch.setattr(os, "replace", refuse_the_new_plan)
+        monkeypatch.setattr(Path, "rename", full_disk)
     with pytest.raises(StorageError, match="pruned can't be written: no space left"):
         io.save(small_chain(), chain_plan(), folder)
     monkeypatch.undo()

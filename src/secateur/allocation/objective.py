@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
 from secateur.errors import SecateurError
@@ -38,10 +40,10 @@ def evaluate(objective: Objective, model: nn.Module) -> float:
     Raises:
         SecateurError: the value is no finite number.
     """
-    value = objective(model)
+    value: Any = objective(model)
     try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
+        number = float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise SecateurError(f"the objective must return a number for a model; it returned {value!r}") from error
     if not math.isfinite(number):
         raise SecateurError(f"the objective must return a finite number for a model; it returned {number}")

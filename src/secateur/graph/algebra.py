@@ -144,6 +144,8 @@ def take(facts: Facts, factors: Factors, dim: int, index: Labels) -> Factors:
 def squeezed(factor: Factor) -> Factors:
     """The factor without the dimensions along which its labels don't vary; nothing if no label is left."""
     labels, dims = factor.labels, list(factor.dims)
+    if labels.size == 0:
+        return ()
     for axis in reversed(range(len(dims))):
         first = np.take(labels, [0], axis=axis)
         if labels.shape[axis] == 1 or (len(dims) > 1 and (labels == first).all()):

@@ -395,6 +395,16 @@ def _layer_norm(call: Called) -> Any:
     return call.run()
 
 
+@_handles(F.batch_norm, F.instance_norm, F.group_norm, arguments="input")
+def _channel_norm(call: Called) -> Any:
+    """Without parameters or statistics, only the module's attribute says how many channels there are."""
+    labels = labels_along(call.tracer.labels_of(call["input"]), 1)
+    if labels is not None and call.tracer.in_torch_module:
+        attribute = "num_channels" if call.func is F.group_norm else "num_features"
+        call.tracer.trace.counted.append((call.tracer.module_path, attribute, None, labels))
+    return call.run()
+
+
 @_handles(F.scaled_dot_product_attention, arguments="query key value attn_mask dropout_p is_causal")
 def _own_scale(call: Called) -> Any:
     """Without a scale, queries and keys are divided by the square root of their width, in whichever kernel."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from secateur.errors import SecateurError, TraceError
+from secateur.errors import SecateurError, SecateurWarning, TraceError
 from secateur.graph.build import build_graph
 from secateur.graph.collector import collector_paused
 from secateur.graph.components import ComponentPart, ComponentSpec, component_map, listed, paths_of
@@ -20,7 +22,6 @@ from secateur.graph.graph import DependencyGraph
 from secateur.graph.randomness import same_randomness
 from secateur.graph.sizes import SizeMode
 from secateur.graph.solve import solve
-from secateur.graph.traced_size import TracedSize
 from secateur.graph.tracer import Trace, Tracer, plain_kernels
 
 
@@ -59,7 +60,13 @@ def trace(
     protected = [path for item in listed(protect, "protect") for path in paths_of(model, item, "protect")]
     tracer = Tracer(model, owners)
     with same_randomness():
-        run_traced(model, entry_point, tracer)
+        outputs = run_traced(model, entry_point, tracer)
+    if next(tensors_in(outputs), None) is None:
+        warnings.warn(
+            "the entry point returns no tensors, so that no output keeps its size: return what must stay",
+            SecateurWarning,
+            stacklevel=2,
+        )
     pin_unreached(tracer.trace)
     _pin_protected(tracer.trace, protected)
     with collector_paused():
@@ -72,53 +79,67 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
     Raises:
         TraceError: the entry point raised; the model's own error is the cause.
     """
-    try:
-        contexts: tuple[AbstractContextManager[Any], ...] = (
-            plain_kernels(),
-            tracer.watching_modules(),
-            tracer,
-            SizeMode(tracer),
-        )
-        with _left_alone(model), ExitStack() as stack:
-            for context in contexts:
-                stack.enter_context(context)
-            outputs = entry_point(model)
-    except SecateurError:
-        raise
-    except Exception as error:  # whatever the user's code raises is reported as the user's
-        if tracer.following:
+    with _left_alone(model), _without_autocast_cache(), plain_kernels(), tracer.watching_modules():
+        try:
+            with tracer, SizeMode(tracer):
+                outputs = entry_point(model)
+        except SecateurError:
             raise
-        raise TraceError(
-            f"the entry point failed while {type(model).__name__} was traced: {type(error).__name__}: {error}. "
-            "Check that example_inputs (or run=) work with model(...) outside Secateur"
-        ) from error
+        except Exception as error:  # whatever the user's code raises is reported as the user's
+            if tracer.following:
+                raise
+            raise TraceError(
+                f"the entry point failed while {type(model).__name__} was traced: {type(error).__name__}: {error}. "
+                "Check that example_inputs (or run=) work with model(...) outside Secateur"
+            ) from error
     tracer.finish(tensors_in(outputs))
     return outputs
 
 
 @contextmanager
 def _left_alone(model: nn.Module) -> Iterator[None]:
-    """Put buffers back, their values and the tensors themselves, and turn traced sizes in attributes into integers."""
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    """Put back what modules hold: attributes, the lists and mappings among them, and the values of buffers.
+
+    So hidden state that the model keeps between calls is the same before every run, and nothing of a run stays behind.
+    """
+    held = [(module, dict(vars(module))) for module in model.modules()]
+    containers = [
+        (value, copy.copy(value)) for _, before in held for value in before.values() if type(value) in (list, dict, set)
+    ]
     values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        for module, before in buffers:
-            module._buffers.clear()
-            module._buffers.update(before)
+        for module, before in held:
+            vars(module).clear()
+            vars(module).update(before)
+        for container, before_it in containers:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(before_it)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
-        for module in model.modules():
-            for name, value in list(vars(module).items()):
-                if isinstance(value, TracedSize):
-                    setattr(module, name, int(value))
+
+
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """Under autocast, cast parameters when they are used: a cast from before the run would hide where it came from."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
 
 
 def _check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}")
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = path or "the model"
+            raise TraceError(f"{what} is a scripted module, whose operators can't be seen; pass the original")
     if next(model.parameters(), None) is None:
         raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
     for name, parameter in model.named_parameters():

@@ -53,6 +53,8 @@ def elements_per_channel(group: Group, values: Mapping[str, Tensor]) -> int:
 
 def axis_sums(values: Tensor, axis: int) -> FloatArray:
     """Sum over all other axes, accumulated in float64; shape (length of the axis,)."""
+    if values.is_meta:
+        raise ScoreError("the model is on the meta device, which holds no values; score a model that has them")
     others = [dim for dim in range(values.ndim) if dim != axis]
     device = torch.device("cpu") if values.device.type == "mps" else values.device
     values = values.to(device)

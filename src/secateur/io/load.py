@@ -27,7 +27,7 @@ def load(path: str | os.PathLike[str], factory: Callable[[], Model]) -> Model:
 
     Args:
         path: the folder.
-        factory: builds the dense model, with any values; called without arguments.
+        factory: builds a new dense model, with any values; called without arguments. What it returns is shrunk.
 
     Returns:
         The factory's model, made smaller, with the stored values in the stored dtypes, on the factory's devices.
@@ -39,6 +39,8 @@ def load(path: str | os.PathLike[str], factory: Callable[[], Model]) -> Model:
     folder = Path(path)
     plan = _read_plan(folder / PLAN)
     tensors, tied = _read_tensors(folder / TENSORS)
+    if isinstance(factory, nn.Module):
+        raise PlanError("load needs a function that builds the dense model, not a model: load(path, lambda: Model())")
     model = factory()
     if not isinstance(model, nn.Module):
         raise PlanError(f"the factory must return the dense model; it returned {type(model).__name__}")

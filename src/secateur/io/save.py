@@ -88,6 +88,8 @@ def _write(model: nn.Module, plan: PruningPlan, folder: Path) -> None:
         metadata={"format": FORMAT, TIED: json.dumps(tied)},
     )
     (folder / PLAN).write_text(plan.to_json(), encoding="utf-8")
+    # safetensors makes files that only their owner can read.
+    (folder / TENSORS).chmod((folder / PLAN).stat().st_mode)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -98,16 +100,19 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _put(whole: Path, folder: Path) -> None:
-    """Rename the finished folder into its place; if there is an earlier one, it goes only then."""
+    """Move the finished files into their place; the folder itself stays, if there is one, and may be in use."""
     if not folder.exists():
         whole.rename(folder)
         return
     attic = _beside(folder)
-    earlier = folder.rename(attic / folder.name)
     try:
-        whole.rename(folder)
+        for name in (TENSORS, PLAN):
+            if (folder / name).exists():
+                os.replace(folder / name, attic / name)
+            os.replace(whole / name, folder / name)
     except OSError:
-        earlier.rename(folder)
+        for earlier in attic.iterdir():
+            os.replace(earlier, folder / earlier.name)
         raise
     finally:
         shutil.rmtree(attic)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -48,11 +49,24 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
     for key, value in attributes.items():
         path, attribute, position = _parse(key)
         _set(modules[path], attribute, position, value)
-    # Children come before their parents, whose sizes may follow from theirs.
-    for path in sorted(_owners(shrunk), key=lambda p: p.count(".") + bool(p), reverse=True):
-        update = _update_for(type(modules[path]))
-        if update is not None:
-            update(modules[path])
+    with _evaluating(model):
+        # Children come before their parents, whose sizes may follow from theirs.
+        for path in sorted(_owners(shrunk), key=lambda p: p.count(".") + bool(p), reverse=True):
+            update = _update_for(type(modules[path]))
+            if update is not None:
+                update(modules[path])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode: reading a parametrised weight in training may change it (a spectral norm's power iteration)."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
 
 
 def _parse(key: str) -> tuple[str, str, int | None]:
