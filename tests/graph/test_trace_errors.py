@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -398,3 +399,11 @@ def test_parameters_that_are_never_reached_are_named() -> None:
 
 def test_every_error_is_a_secateur_error() -> None:
     assert issubclass(TraceError, SecateurError)
+
+
+def test_a_scripted_module_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates scripting
+        model = nn.Sequential(nn.Linear(5, 8), torch.jit.script(nn.Linear(8, 3)))
+    with pytest.raises(TraceError, match="1 is a scripted module"):
+        trace(model, torch.ones(2, 5))

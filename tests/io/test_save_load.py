@@ -299,3 +299,19 @@ def test_a_factory_of_something_else(factory: Callable[[], Any], message: str, f
     io.save(small_chain(), chain_plan(), folder)
     with pytest.raises(PlanError, match=message):
         io.load(folder, factory)
+
+
+def test_the_working_folder_can_be_saved_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        io.save(small_chain(), chain_plan(), ".")
+        assert Path.cwd() == tmp_path
+        io.load(".", dense_chain)
+    modes = {(tmp_path / name).stat().st_mode for name in ("model.safetensors", "plan.json")}
+    assert len(modes) == 1
+
+
+def test_a_model_is_no_factory(folder: Path) -> None:
+    io.save(small_chain(), chain_plan(), folder)
+    with pytest.raises(PlanError, match="a function that builds the dense model"):
+        io.load(folder, dense_chain())
