@@ -164,3 +164,12 @@ def test_public_names_are_there() -> None:
     assert all(hasattr(secateur, name) for name in secateur.__all__)
     assert callable(secateur.plan)
     assert callable(secateur.verify)
+
+
+def test_a_sparsity_that_the_other_arguments_contradict() -> None:
+    model, x = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 3)), torch.ones(2, 5)
+    with pytest.raises(secateur.TargetError, match="of='macs' contradicts the target"):
+        secateur.prune(model, x, target=secateur.Sparsity(0.5), of="macs")
+    with pytest.raises(secateur.TargetError, match=r"tolerance=0\.2 contradicts the target"):
+        secateur.prune(model, x, target=secateur.Sparsity(0.5), tolerance=0.2)
+    assert secateur.prune(model, x, target=secateur.Sparsity(0.5, tolerance=0.2), tolerance=0.2).plan.groups

@@ -331,3 +331,16 @@ def test_malformed_json_says_what_is_wrong(edit: Callable[[dict[str, Any]], obje
 def test_text_that_is_no_plan(text: str) -> None:
     with pytest.raises(PlanError, match="not a pruning plan"):
         PruningPlan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"format": "secateur-plan", "version": 1, "shapes": {"w": [3]}, '
+        '"groups": {"w": {"size": 3, "kept": [100000000000000000000000000000]}}}',
+    ],
+)
+def test_json_that_overflows(text: str) -> None:
+    with pytest.raises(PlanError):
+        PruningPlan.from_json(text)

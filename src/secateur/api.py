@@ -13,6 +13,7 @@ from secateur import io
 from secateur.allocation import Sparsity, Strategy, Uniform, allocate
 from secateur.allocation.objective import Objective, evaluate
 from secateur.calibration import CalibrationData, as_calibration
+from secateur.errors import TargetError
 from secateur.graph.describe import to_text
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import DependencyGraph
@@ -103,7 +104,7 @@ def prune(
         CalibrationError: the calibration data never reaches a consumer.
         VerificationError: the smaller model is not the original with channels removed.
     """
-    sparsity = target if isinstance(target, Sparsity) else Sparsity(target, tolerance=tolerance, of=of)
+    sparsity = _sparsity(target, of, tolerance)
     graph = trace(model, example_inputs, run=run, components=components, protect=protect)
     # A one-shot iterator is read once, here: the criterion and the refit both run it.
     data = None if calibration is None else as_calibration(calibration).source
@@ -118,6 +119,15 @@ def prune(
     before = Stage("before", graph.cost(), _value(objective, model))
     after = Stage("after", graph.cost(kept), _value(objective, small))
     return PruningResult(small, pruning, graph, before, after, report)
+
+
+def _sparsity(target: float | Sparsity, of: str, tolerance: float) -> Sparsity:
+    if not isinstance(target, Sparsity):
+        return Sparsity(target, tolerance=tolerance, of=of)
+    for name, given, default in (("of", of, "params"), ("tolerance", tolerance, 0.01)):
+        if given not in (default, getattr(target, name)):
+            raise TargetError(f"{name}={given!r} contradicts the target, {target}; give it in the Sparsity alone")
+    return target
 
 
 def _default_criterion(calibration: CalibrationData | None) -> Criterion:

@@ -156,9 +156,7 @@ def _fractions(groups: list[Group], target: Sparsity) -> FloatArray:
 
 
 def _allowed(group: Group, kept: IntArray, target: Sparsity) -> NDArray[np.bool_]:
-    wide = kept >= min(target.minimum_width, group.size)
-    rounded = kept % target.round_to == 0 if group.size >= target.round_to else np.ones(len(kept), dtype=bool)
-    return np.asarray(wide & rounded)
+    return np.asarray((kept >= min(target.minimum_width, group.size)) & (kept % target.round_to == 0))
 
 
 def _goals(graph: DependencyGraph, target: Sparsity) -> Iterator[Goal]:

@@ -24,7 +24,7 @@ class Sparsity:
             with its internal groups; ``rho`` then with all others, interfaces included. Without ``rho`` the others stay
             whole.
         minimum_width: channels that every group keeps at least; a group that is narrower stays whole.
-        round_to: a group that shrinks keeps a multiple of this many channels, unless it has fewer before.
+        round_to: a group that shrinks keeps a multiple of this many channels; one that has fewer stays whole.
 
     Raises:
         TargetError: a value outside its range, or no target at all.

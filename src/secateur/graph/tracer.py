@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -366,10 +366,12 @@ class Tracer(EagerDispatchMode):
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """No gradients, and none of the fused paths that hide structure: cuDNN, fast attention."""
+    """No gradients, and none of the paths that hide structure: cuDNN, fast attention, compiled code."""
     cudnn = torch.backends.cudnn.enabled
     fastpath = torch.backends.mha.get_fastpath_enabled()
-    with torch.no_grad():
+    # Only what has been compiled can run so; asking otherwise imports the compiler, which takes seconds.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with torch.no_grad(), eager:
         torch.backends.cudnn.enabled = False
         torch.backends.mha.set_fastpath_enabled(False)
         try:

@@ -46,7 +46,7 @@ class _GradientCriterion(ABC):
         """
         totals = {group.name: np.zeros(group.size) for group in graph.groups}
         count = 0
-        with evaluating(model), _trainable(model) as parameters, torch.enable_grad():
+        with evaluating(model), torch.inference_mode(False), _trainable(model) as parameters, torch.enable_grad():
             for batch in self.batches:
                 terms = self._products(model, parameters, batch)
                 for group in graph.groups:

@@ -107,10 +107,9 @@ def _read_strings(value: object, where: str) -> tuple[str, ...]:
 def _read_indices(value: object, size: int, where: str) -> IntArray:
     if not isinstance(value, list) or not value or not all(type(i) is int for i in value):
         raise _malformed(where, "is not a list of at least one index")
-    indices = np.array(value, dtype=np.int64)
-    if indices[0] < 0 or indices[-1] >= size or not np.all(np.diff(indices) > 0):
+    if not all(0 <= i < size for i in value) or sorted(set(value)) != value:
         raise _malformed(where, f"is not a list of ascending indices below {size}")
-    return indices
+    return np.array(value, dtype=np.int64)
 
 
 def _read_group(value: object, where: str) -> tuple[int, IntArray]:

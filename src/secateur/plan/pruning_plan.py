@@ -122,7 +122,7 @@ class PruningPlan:
         """
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise PlanError(f"not a pruning plan: not JSON ({error})") from error
         return cls(**fields_from_data(data))
 
