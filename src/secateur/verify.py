@@ -124,20 +124,7 @@ def verify(
             masked = check.masked(part)
             outputs, _ = check.run_small(apply(model, check.plan(part)), masked.draws)
     compared = _compare(masked.outputs, outputs)
-    for difference, tolerance in compared:
-        if not difference <= tolerance:
-            raise VerificationError(
-                f"the smaller model's outputs differ from those of the masked original by {difference:.2e} of the "
-                f"largest value (tolerance {tolerance:.0e}), with channels removed from "
-                f"{', '.join(exact) or 'no group'}; either the entry point isn't deterministic, or this is a bug in "
-                "Secateur: please report the model"
-            )
-    if not compared:
-        warnings.warn(
-            "the entry point returns no numbers, so that verification compared none: return what must stay the same",
-            SecateurWarning,
-            stacklevel=2,
-        )
+    _check_outputs(compared, exact)
     largest = max((difference for difference, _ in compared), default=0.0)
     bound = max((tolerance for _, tolerance in compared), default=0.0)
     return VerificationReport(exact, mixing, largest, bound, len(compared), predicted)
@@ -294,6 +281,24 @@ def _check_cost(predicted: Cost, counted: Cost, *, narrow: bool) -> None:
                 f"predicted {what} ({getattr(predicted, what):,}) differ from those counted on the smaller model "
                 f"({getattr(counted, what):,}); this is a bug in Secateur: please report the model"
             )
+
+
+def _check_outputs(compared: list[tuple[float, float]], exact: tuple[str, ...]) -> None:
+    """Every output within its tolerance; a warning if there is none."""
+    for difference, tolerance in compared:
+        if not difference <= tolerance:
+            raise VerificationError(
+                f"the smaller model's outputs differ from those of the masked original by {difference:.2e} of the "
+                f"largest value (tolerance {tolerance:.0e}), with channels removed from "
+                f"{', '.join(exact) or 'no group'}; either the entry point isn't deterministic, or this is a bug in "
+                "Secateur: please report the model"
+            )
+    if not compared:
+        warnings.warn(
+            "the entry point returns no numbers, so that verification compared none: return what must stay the same",
+            SecateurWarning,
+            stacklevel=3,
+        )
 
 
 def _compare(masked: list[torch.Tensor], outputs: list[torch.Tensor]) -> list[tuple[float, float]]:

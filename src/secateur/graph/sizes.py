@@ -11,9 +11,8 @@ This is the place for more sources of sizes: attributes of the user's own module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,46 +23,9 @@ from torch.overrides import TorchFunctionMode
 from secateur.graph import algebra
 from secateur.graph.labels import Factor, Labels, labels_along
 from secateur.graph.rules.base import names
-from secateur.graph.traced_size import Source, TracedFloat, TracedSize
+from secateur.graph.torch_calls import HANDLERS, Called, handles, note_numbers
+from secateur.graph.traced_size import Source, TracedSize
 from secateur.graph.tracer import Tracer, without_mkldnn
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Called:
-    """One call of a torch function by the user's code, its arguments by name.
-
-    Attributes:
-        tracer: the tracer of the run.
-        func: the function.
-        args: its positional arguments, as given.
-        kwargs: its keyword arguments, as given.
-        named: all arguments that have a name.
-        rest: positional arguments beyond those that have a name.
-    """
-
-    tracer: Tracer
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    named: dict[str, Any]
-    rest: tuple[Any, ...]
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        name: str = self.func.__name__
-        return name
-
-    def __getitem__(self, argument: str) -> Any:
-        return self.named[argument]
-
-    def get(self, *names: str, default: Any = None) -> Any:
-        """An argument under the first of several names that is given."""
-        return next((self.named[name] for name in names if name in self.named), default)
-
-    def run(self) -> Any:
-        """Call the function itself."""
-        return self.func(*self.args, **self.kwargs)
 
 
 class SizeMode(TorchFunctionMode):
@@ -75,58 +37,25 @@ class SizeMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _HANDLERS:
-            arguments, handler = _HANDLERS[func]
+        if func in HANDLERS:
+            arguments, handler = HANDLERS[func]
             named = dict(zip(arguments, args, strict=False)) | kwargs
             return handler(Called(self.tracer, func, args, kwargs, named, args[len(arguments) :]))
-        _note_numbers(func, (*args, *kwargs.values()))
+        note_numbers(func, (*args, *kwargs.values()))
         return func(*args, **kwargs)
-
-
-Handler = Callable[[Called], Any]
-_HANDLERS: dict[Any, tuple[tuple[str, ...], Handler]] = {}
-
-
-def _handles(*functions: Any, arguments: str) -> Callable[[Handler], Handler]:
-    """Register a handler for functions whose positional arguments begin with these names."""
-
-    def register(handler: Handler) -> Handler:
-        _HANDLERS.update(dict.fromkeys(functions, (names(arguments), handler)))
-        return handler
-
-    return register
-
-
-_ARITHMETIC = frozenset(
-    prefix + name
-    for prefix in ("", "r", "i")
-    for name in names("add sub subtract mul multiply div divide truediv true_divide pow float_power")
-)
-
-
-def _note_numbers(func: Any, arguments: Sequence[Any]) -> None:
-    """A traced size given to arithmetic is a number; to any other function, it may be a size that can't be followed."""
-    for argument in arguments:
-        for item in argument if isinstance(argument, (tuple, list)) else (argument,):
-            if isinstance(item, (TracedSize, TracedFloat)):
-                name = getattr(func, "__name__", "an operator")
-                if name.strip("_") in _ARITHMETIC:
-                    item.source.note_number(name)
-                else:
-                    item.source.pin(name)
 
 
 # --- reading sizes ----------------------------------------------------------------------------------------------------
 
 
-@_handles(torch.Tensor.shape.__get__, torch.Tensor.size, arguments="input dim")  # type: ignore[attr-defined]
+@handles(torch.Tensor.shape.__get__, torch.Tensor.size, arguments="input dim")  # type: ignore[attr-defined]
 def _size(call: Called) -> Any:
     shape = torch.Size(_traced_shape(call.tracer, call["input"]))
     dim = call.get("dim")
     return shape if dim is None or call.func is not torch.Tensor.size else shape[dim]
 
 
-@_handles(torch.Tensor.__len__, arguments="input")
+@handles(torch.Tensor.__len__, arguments="input")
 def _len(call: Called) -> int:
     labels = labels_along(call.tracer.labels_of(call["input"]), 0)
     if labels is not None:
@@ -134,7 +63,7 @@ def _len(call: Called) -> int:
     return int(call.run())
 
 
-@_handles(torch.Tensor.numel, torch.numel, torch.Tensor.nelement, arguments="input")
+@handles(torch.Tensor.numel, torch.numel, torch.Tensor.nelement, arguments="input")
 def _numel(call: Called) -> int:
     tracer, count = call.tracer, int(call.run())
     factors = tracer.labels_of(call["input"])
@@ -218,7 +147,7 @@ def _reshape_to(call: Called, sizes: list[Any], first_dim: int = 0) -> Any:
     return result
 
 
-@_handles(
+@handles(
     torch.Tensor.view, torch.Tensor.reshape, torch.reshape,
     torch.Tensor.expand, torch.Tensor.broadcast_to, torch.broadcast_to,
     arguments="input",
@@ -230,7 +159,7 @@ def _view(call: Called) -> Any:
     return _reshape_to(call, sizes)
 
 
-@_handles(torch.Tensor.unflatten, torch.unflatten, arguments="input dim sizes")
+@handles(torch.Tensor.unflatten, torch.unflatten, arguments="input dim sizes")
 def _unflatten(call: Called) -> Any:
     tracer, dim = call.tracer, call["dim"] % call["input"].dim()
     if not tracer.in_torch_module:
@@ -244,18 +173,18 @@ def _unflatten(call: Called) -> Any:
     return result
 
 
-@_handles(torch.zeros, torch.ones, torch.empty, torch.rand, torch.randn, arguments="")
+@handles(torch.zeros, torch.ones, torch.empty, torch.rand, torch.randn, arguments="")
 def _create(call: Called) -> Any:
     return _created(call, _listed(call.rest or (call["size"],)))
 
 
-@_handles(torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, arguments="input")
+@handles(torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, arguments="input")
 def _create_like(call: Called) -> Any:
     return _created(call, _listed(call.rest or (call["size"],)))
 
 
-@_handles(torch.full, arguments="size fill_value")
-@_handles(torch.Tensor.new_full, arguments="input size fill_value")
+@handles(torch.full, arguments="size fill_value")
+@handles(torch.Tensor.new_full, arguments="input size fill_value")
 def _create_full(call: Called) -> Any:
     return _created(call, list(call["size"]))
 
@@ -274,7 +203,7 @@ def _created(call: Called, sizes: Sequence[Any]) -> Any:
     return result
 
 
-@_handles(torch.broadcast_tensors, arguments="")
+@handles(torch.broadcast_tensors, arguments="")
 def _broadcast(call: Called) -> Any:
     """Broadcast together, dimensions that are not of length one must stay equally long."""
     results = call.run()
@@ -288,7 +217,7 @@ def _broadcast(call: Called) -> Any:
     return results
 
 
-@_handles(torch.arange, torch.linspace, arguments="")
+@handles(torch.arange, torch.linspace, arguments="")
 def _count(call: Called) -> Any:
     for size in (*call.args, *call.kwargs.values()):
         if isinstance(size, TracedSize):
@@ -296,7 +225,7 @@ def _count(call: Called) -> Any:
     return call.run()
 
 
-@_handles(torch.split, torch.Tensor.split, torch.functional.split, arguments="tensor split_size dim")
+@handles(torch.split, torch.Tensor.split, torch.functional.split, arguments="tensor split_size dim")
 def _split(call: Called) -> Any:
     sizes = call.get("split_size", "split_size_or_sections")
     with _set(call.tracer, sized=isinstance(sizes, (tuple, list))):
@@ -309,7 +238,7 @@ def _split(call: Called) -> Any:
     return pieces
 
 
-@_handles(torch.narrow, torch.Tensor.narrow, arguments="input dim start length")
+@handles(torch.narrow, torch.Tensor.narrow, arguments="input dim start length")
 def _narrow(call: Called) -> Any:
     dim = call["dim"] % call["input"].dim()
     _cut(call.tracer, call["input"], dim, call["start"], "narrow")
@@ -318,7 +247,7 @@ def _narrow(call: Called) -> Any:
     return result
 
 
-@_handles(torch.Tensor.__getitem__, torch.Tensor.__setitem__, arguments="input index")
+@handles(torch.Tensor.__getitem__, torch.Tensor.__setitem__, arguments="input index")
 def _getitem(call: Called) -> Any:
     tensor, items = call["input"], call["index"] if isinstance(call["index"], tuple) else (call["index"],)
     dim = 0
@@ -371,19 +300,19 @@ def _fix_every_row(tracer: Tracer, tensor: torch.Tensor, dim: int, part: slice, 
 # --- functions with sizes of their own --------------------------------------------------------------------------------
 
 
-@_handles(F.conv1d, F.conv2d, F.conv3d, arguments="input weight bias stride padding dilation groups")
+@handles(F.conv1d, F.conv2d, F.conv3d, arguments="input weight bias stride padding dilation groups")
 def _convolution(call: Called) -> Any:
     with _set(call.tracer, resizable=isinstance(call.get("groups"), TracedSize)):
         return call.run()
 
 
-@_handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, arguments="")
+@handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, arguments="")
 def _recurrent(call: Called) -> Any:
     with without_mkldnn():
         return call.run()
 
 
-@_handles(F.layer_norm, F.rms_norm, arguments="input normalized_shape")
+@handles(F.layer_norm, F.rms_norm, arguments="input normalized_shape")
 def _layer_norm(call: Called) -> Any:
     tracer, tensor, shape = call.tracer, call["input"], call["normalized_shape"]
     first = tensor.dim() - len(shape)
@@ -395,7 +324,7 @@ def _layer_norm(call: Called) -> Any:
     return call.run()
 
 
-@_handles(F.batch_norm, F.instance_norm, F.group_norm, arguments="input")
+@handles(F.batch_norm, F.instance_norm, F.group_norm, arguments="input")
 def _channel_norm(call: Called) -> Any:
     """Without parameters or statistics, only the module's attribute says how many channels there are."""
     labels = labels_along(call.tracer.labels_of(call["input"]), 1)
@@ -405,7 +334,7 @@ def _channel_norm(call: Called) -> Any:
     return call.run()
 
 
-@_handles(F.scaled_dot_product_attention, arguments="query key value attn_mask dropout_p is_causal")
+@handles(F.scaled_dot_product_attention, arguments="query key value attn_mask dropout_p is_causal")
 def _own_scale(call: Called) -> Any:
     """Without a scale, queries and keys are divided by the square root of their width, in whichever kernel."""
     tracer, query = call.tracer, call["query"]
@@ -418,7 +347,7 @@ def _own_scale(call: Called) -> Any:
     return call.run()
 
 
-@_handles(
+@handles(
     F.multi_head_attention_forward,
     arguments="query key value embed_dim_to_check num_heads in_proj_weight in_proj_bias bias_k bias_v add_zero_attn "
     "dropout_p out_proj_weight out_proj_bias",
