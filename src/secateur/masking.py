@@ -86,15 +86,10 @@ class MaskingTracer(Tracer):
                 raise VerificationError(
                     "rows of a split axis lose different numbers of channels; the plan isn't balanced"
                 )
-            index = torch.from_numpy(np.stack(kept).reshape(*stays.shape[:-1], -1)).to(tensor.device)
-            shape = [1] * tensor.dim()
-            for dim, size in zip(factor.dims, index.shape, strict=True):
-                shape[dim] = size
-            order = np.argsort(factor.dims).tolist()
-            placed = index.permute(order).reshape(shape)
+            index = np.stack(kept).reshape(*stays.shape[:-1], -1)
             target = list(tensor.shape)
             target[factor.free] = index.shape[-1]
-            tensor = torch.gather(tensor, factor.free, placed.expand(target))
+            tensor = torch.gather(tensor, factor.free, _broadcast(factor, index, tensor).expand(target))
         return tensor
 
     def _stays(self, labels: Labels) -> NDArray[np.bool_]:
@@ -128,10 +123,10 @@ class ReplayTracer(Tracer):
         return result
 
 
-def _broadcast(factor: Factor, stays: NDArray[np.bool_], tensor: torch.Tensor) -> torch.Tensor:
-    """``stays``, over a factor's dimensions, as a mask that broadcasts against the tensor."""
+def _broadcast(factor: Factor, values: NDArray[Any], tensor: torch.Tensor) -> torch.Tensor:
+    """Values over a factor's dimensions, as a tensor that broadcasts against ``tensor``."""
     shape = [1] * tensor.dim()
-    for dim, size in zip(factor.dims, stays.shape, strict=True):
+    for dim, size in zip(factor.dims, values.shape, strict=True):
         shape[dim] = size
     order = np.argsort(factor.dims)
-    return torch.from_numpy(np.ascontiguousarray(stays.transpose(order)).reshape(shape)).to(tensor.device)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(order)).reshape(shape)).to(tensor.device)

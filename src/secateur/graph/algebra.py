@@ -23,6 +23,13 @@ class Operand:
     factors: Factors
     extents: tuple[int, ...]
 
+    @classmethod
+    def broadcast(cls, factors: Factors, shape: Sequence[int], rank: int) -> Operand:
+        """A tensor of this shape among tensors of up to ``rank`` dimensions, which are aligned from the last on."""
+        shift = rank - len(shape)
+        to = range(shift, rank)
+        return cls(tuple(f.moved(to) for f in factors), (1,) * shift + tuple(shape))
+
 
 def collapse(facts: Facts, factor: Factor, onto: int, reason: str) -> Factor:
     """Give up a factor's other dimensions: along ``onto``, equal indices leave together whatever the others are."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from secateur.errors import TraceError
+from secateur.graph.storage import named_tensors
 
 ComponentPart = nn.Module | torch.Tensor | str
 ComponentSpec = ComponentPart | Iterable[ComponentPart]
@@ -98,7 +99,7 @@ def paths_of(model: nn.Module, item: object, what: str) -> list[str]:
         TraceError: ``item`` is not part of the model; the message lists close names.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    tensors = named_tensors(model)
     if isinstance(item, str):
         if item in modules or item in tensors:
             return [item]

@@ -207,12 +207,9 @@ def _created(call: Called, sizes: Sequence[Any]) -> Any:
 def _broadcast(call: Called) -> Any:
     """Broadcast together, dimensions that are not of length one must stay equally long."""
     results = call.run()
+    tensors = _listed(call.rest or (call["tensors"],))
     rank = results[0].dim()
-    operands = []
-    for tensor in _listed(call.rest or (call["tensors"],)):
-        shift = rank - tensor.dim()
-        factors = tuple(f.moved([d + shift for d in range(tensor.dim())]) for f in call.tracer.labels_of(tensor))
-        operands.append(algebra.Operand(factors, (1,) * shift + tuple(tensor.shape)))
+    operands = [algebra.Operand.broadcast(call.tracer.labels_of(t), t.shape, rank) for t in tensors]
     algebra.align(call.tracer.facts, operands, f"broadcast_tensors in {call.tracer.where()}")
     return results
 

@@ -1,4 +1,4 @@
-"""Which tensors are the same memory: ties by storage, and views that overlap without being equal."""
+"""A model's tensors by name, and which are the same memory: ties by storage, and views that merely overlap."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Hashable, Mapping
 from itertools import pairwise
 
 import torch
+from torch import nn
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer under all of its names, parameters first."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
 
 
 def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from secateur.graph.labels import Factor, Factors, Facts, Labels
 from secateur.graph.rules import Extents, OpCall, find_rule
 from secateur.graph.rules.contraction import ATTENTION
 from secateur.graph.rules.homogeneous import is_homogeneous
-from secateur.graph.storage import overlapping_names, tied_names
+from secateur.graph.storage import named_tensors, overlapping_names, tied_names
 
 # In-place operators that change the shape they are called on, and those of them that also change what is in it.
 _RESHAPING = frozenset(f"aten.{name}_" for name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes"))
@@ -110,10 +110,7 @@ class Tracer(EagerDispatchMode):
 
     def _label_parameters(self, model: nn.Module) -> None:
         """Fresh labels for every axis of every parameter and buffer; those that share storage share labels."""
-        everything = {
-            **dict(model.named_parameters(remove_duplicate=False)),
-            **dict(model.named_buffers(remove_duplicate=False)),
-        }
+        everything = named_tensors(model)
         self.trace.tied = tied_names(everything)
         overlapping = overlapping_names(everything)
         states: dict[str, State] = {}
@@ -261,8 +258,8 @@ class Tracer(EagerDispatchMode):
             outputs = list(rule(call))
             result = self.adjust(call, func, args, kwargs, result)
             call.outputs = tuple(_flat_tensors(result))
-        self._record(call)
         component = self._component_of(call)
+        self._record(call, component)
         weight, made_in = self._provenance(call, component)
         mixed = (1 << len(self.facts.mixed)) - (1 << mixed_before)
         for tensor in call.tensors():
@@ -292,8 +289,7 @@ class Tracer(EagerDispatchMode):
             for factor in self.labels_of(tensor):
                 self.facts.fix(factor.labels, f"no rule for {call.name} in {call.where}")
 
-    def _record(self, call: OpCall) -> None:
-        component = self._component_of(call)
+    def _record(self, call: OpCall, component: int | None) -> None:
         self.trace.macs.extend((component or 0, extents) for extents in call.macs)
         self.trace.consumed.extend(call.consumed)
         self.trace.produced.extend(call.produced)

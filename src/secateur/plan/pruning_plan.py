@@ -15,7 +15,7 @@ from secateur.errors import PlanError
 from secateur.graph.cost import FloatArray, IntArray
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.groups import Consumer
-from secateur.graph.storage import tied_names
+from secateur.graph.storage import named_tensors, tied_names
 from secateur.plan.format import fields_from_data, to_data
 
 _SHOWN_DIFFERENCES = 3
@@ -141,14 +141,6 @@ class PruningPlan:
                 f"  {name:<{width}}  keeps {len(kept):>5} of {size:>5}  ({1 - len(kept) / size:6.1%} leave){note}"
             )
         return "\n".join(lines)
-
-
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer under all of its names, parameters first."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
 
 
 def _differences(plan: PruningPlan, tensors: Mapping[str, torch.Tensor]) -> Iterator[str]:

@@ -80,6 +80,7 @@ class OpCall:
     consumed: list[Labels] = field(default_factory=list)
     produced: list[Labels] = field(default_factory=list)
     counted: dict[str, Labels] = field(default_factory=dict)
+    _given: tuple[torch.Tensor, ...] | None = None
 
     def __getitem__(self, argument: str) -> Any:
         return self.arguments[argument]
@@ -94,9 +95,11 @@ class OpCall:
         """The first output."""
         return self.outputs[0]
 
-    def tensors(self) -> list[torch.Tensor]:
-        """All tensor arguments, those in lists too, in order."""
-        return list(_tensors(self.arguments.values()))
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All tensor arguments, those in lists too."""
+        if self._given is None:
+            self._given = tuple(_tensors(self.arguments.values()))
+        return self._given
 
     def factors(self, argument: str) -> Factors:
         """Labels of a tensor argument; none if it is not given."""
@@ -127,11 +130,7 @@ class OpCall:
     def aligned(self, tensors: Sequence[torch.Tensor], rank: int) -> Factors:
         """Labels of tensors broadcast together to ``rank`` dimensions; producers among them are recorded."""
         self.record_produced(tensors)
-        operands = []
-        for tensor in tensors:
-            shift = rank - tensor.dim()
-            factors = tuple(f.moved([d + shift for d in range(tensor.dim())]) for f in self.labels_of(tensor))
-            operands.append(Operand(factors, (1,) * shift + tuple(tensor.shape)))
+        operands = [Operand.broadcast(self.labels_of(t), t.shape, rank) for t in tensors]
         return algebra.align(self.facts, operands, self.site)
 
     def record_produced(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -176,10 +175,8 @@ class OpCall:
             return factors
         if self.is_weight(bias):
             self.produced.extend(f.labels for f in self.labels_of(bias))
-        shift = self.out.dim() - bias.dim()
-        moved = tuple(f.moved([d + shift for d in range(bias.dim())]) for f in self.labels_of(bias))
-        operands = [Operand(factors, tuple(self.out.shape)), Operand(moved, (1,) * shift + tuple(bias.shape))]
-        return algebra.align(self.facts, operands, self.site)
+        added = Operand.broadcast(self.labels_of(bias), bias.shape, self.out.dim())
+        return algebra.align(self.facts, [Operand(factors, tuple(self.out.shape)), added], self.site)
 
     def _record_roles(self, terms: Sequence[Term], operands: Sequence[Operand], gone: set[int]) -> None:
         for term, operand in zip(terms, operands, strict=True):

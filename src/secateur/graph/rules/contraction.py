@@ -232,7 +232,5 @@ def _with_bias(call: OpCall, logits: Factors, shape: tuple[int, ...]) -> Factors
     if bias is None:
         return logits
     call.record_produced([call["query"], bias])
-    shift = len(shape) - bias.dim()
-    factors = tuple(f.moved([d + shift for d in range(bias.dim())]) for f in call.labels_of(bias))
-    added = Operand(factors, (1,) * shift + tuple(bias.shape))
+    added = Operand.broadcast(call.labels_of(bias), bias.shape, len(shape))
     return algebra.align(call.facts, [Operand(logits, shape), added], call.site)
