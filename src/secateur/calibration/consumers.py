@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from secateur.calibration.following import Following, following
 from secateur.calibration.layouts import Layout, layout_of
 from secateur.calibration.runs import Calibration, evaluating
 from secateur.errors import CalibrationError
@@ -57,11 +58,35 @@ class Survey:
         skipped: the others, with reasons.
         upstream: for each reader's parameter, the parameters of the readers whose outputs reach its input; in a loop,
             such as a recurrent model, that may be the reader itself and later ones.
+        unreached: consumers that could be watched, had the run called their modules.
+        following: parameter of a reader to the element-wise function that alone reads its module's outputs, the same in
+            every call; of readers that have one.
     """
 
     readers: tuple[Reader, ...]
     skipped: tuple[Skipped, ...]
     upstream: Mapping[str, frozenset[str]]
+    unreached: tuple[Reader, ...] = ()
+    following: Mapping[str, Following] = field(default_factory=dict)
+
+    def of(self, consumers: Iterable[Consumer]) -> Survey:
+        """What the run says about some of the consumers alone; all of these are reached.
+
+        Raises:
+            CalibrationError: calibration never reaches the module of one of them.
+        """
+        axes = {(c.parameter, c.axis) for c in consumers}
+        unreached = [repr(r.module) for r in self.unreached if (r.parameter, r.layout.axis) in axes]
+        if unreached:
+            raise CalibrationError(
+                f"calibration never reaches {', '.join(unreached)}, which consumes pruned channels;"
+                " give calibration data that exercises it, or protect the channels it reads"
+            )
+        readers = tuple(r for r in self.readers if (r.parameter, r.layout.axis) in axes)
+        names = {r.parameter for r in readers}
+        skipped = tuple(s for s in self.skipped if (s.parameter, s.axis) in axes)
+        upstream = {name: self.upstream[name] & names for name in names}
+        return Survey(readers, skipped, upstream, following=self.following)
 
     def stages(self) -> tuple[tuple[Reader, ...], ...]:
         """Readers that don't feed each other, together; each stage after all that feed it, in the order given.
@@ -78,7 +103,7 @@ class Survey:
         return tuple(tuple(stages[index]) for index in sorted(stages))
 
 
-def survey(model: nn.Module, consumers: Iterable[Consumer], calibration: Calibration) -> Survey:
+def survey(model: nn.Module, consumers: Sequence[Consumer], calibration: Calibration) -> Survey:
     """Run the calibration data once and find the module that reads each consumer's channels.
 
     Watchable are Linear, Conv1-3d and ConvTranspose1-3d modules whose weight and bias nothing else uses. A weight used
@@ -87,12 +112,21 @@ def survey(model: nn.Module, consumers: Iterable[Consumer], calibration: Calibra
     Raises:
         CalibrationError: calibration never reaches one of the modules, or fails.
     """
+    return survey_reached(model, consumers, calibration).of(consumers)
+
+
+def survey_reached(model: nn.Module, consumers: Iterable[Consumer], calibration: Calibration) -> Survey:
+    """The same, where some of the consumers need not be reached.
+
+    Raises:
+        CalibrationError: calibration fails.
+    """
     candidates, skipped = _owners(model, consumers)
     watcher = _Watcher(model, candidates)
     with evaluating(model), watcher.hooks(), watcher:
         calibration.run(model)
     readers: list[Reader] = []
-    unreached: list[str] = []
+    unreached: list[Reader] = []
     for reader in candidates:
         outside = reader.parameter in watcher.outside
         if reader.parameter in watcher.called and not outside:
@@ -100,13 +134,9 @@ def survey(model: nn.Module, consumers: Iterable[Consumer], calibration: Calibra
         elif outside:
             skipped.append(Skipped(reader.parameter, reader.layout.axis, _outside_reason(reader, watcher)))
         else:
-            unreached.append(reader.module)
-    if unreached:
-        raise CalibrationError(
-            f"calibration never reaches {', '.join(map(repr, unreached))}, which consumes pruned channels;"
-            " give calibration data that exercises it, or protect the channels it reads"
-        )
-    return Survey(tuple(readers), tuple(skipped), watcher.upstream_names(readers))
+            unreached.append(reader)
+    upstream = watcher.upstream_names(readers)
+    return Survey(tuple(readers), tuple(skipped), upstream, tuple(unreached), watcher.functions())
 
 
 def _outside_reason(reader: Reader, watcher: _Watcher) -> str:
@@ -166,7 +196,7 @@ def _weight_and_bias(module: nn.Module) -> list[Tensor]:
 
 @dataclass(eq=False)
 class _Watcher(EagerDispatchMode):
-    """Follows, by storage, which readers' outputs reach which readers' inputs, and uses of their weights elsewhere.
+    """Follows, by storage, which readers' outputs reach which readers' inputs, what they become, and uses of weights.
 
     A set of readers is an integer, bit i for reader i. A storage reused after its tensor died is overwritten by the
     operation that fills it, so a stale set can at most add a feed that isn't there: a pass more, and no harm.
@@ -180,6 +210,8 @@ class _Watcher(EagerDispatchMode):
     _upstream: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _owned: dict[int, str] = field(default_factory=dict)
     _active: list[str] = field(default_factory=list)
+    _fresh: dict[int, str] = field(default_factory=dict)
+    _following: dict[str, list[Following | None]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         EagerDispatchMode.__init__(self)
@@ -190,6 +222,7 @@ class _Watcher(EagerDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         inputs = _storages((args, kwargs))
+        self._follow(func, args, kwargs or {}, inputs, result)
         for storage in inputs & self._owned.keys():
             if self._owned[storage] not in self._active:
                 self.outside.add(self._owned[storage])
@@ -200,6 +233,26 @@ class _Watcher(EagerDispatchMode):
         for storage in _storages((_written(func, args, kwargs or {}), result)) - self._owned.keys():
             self._reached[storage] = reached
         return result
+
+    def _follow(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: set[int], result: Any
+    ) -> None:
+        """Note what reads the outputs of readers' modules; what an operator has written is no such output any more."""
+        for storage in inputs & self._fresh.keys():
+            tensor = next(t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and storage in _storages(t))
+            self._following[self._fresh[storage]].append(following(func, args, kwargs, tensor))
+        for storage in _storages((_written(func, args, kwargs), result)):
+            if storage not in inputs or func._schema.is_mutable:
+                self._fresh.pop(storage, None)
+
+    def functions(self) -> dict[str, Following]:
+        """By reader's parameter, the one function that reads its module's outputs."""
+        found: dict[str, Following] = {}
+        for parameter, functions in self._following.items():
+            first = functions[0]
+            if first is not None and all(f is not None and first.is_same(f) for f in functions):
+                found[parameter] = first
+        return found
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -223,6 +276,7 @@ class _Watcher(EagerDispatchMode):
             self._active.remove(parameter)
             for storage in _storages(output):
                 self._reached[storage] = self._reached.get(storage, 0) | 1 << index
+                self._fresh[storage] = parameter
 
         return before, after
 

@@ -4,6 +4,8 @@ Each run has a thread of its own, but only one runs at a time: a run stops at ev
 is resumed. That pairs the rows of the dense and the smaller model also where the calibration is one function that
 loops inside, with the memory of one call. Each run has its own copy of the global random state, so that code which
 draws random numbers sees the same ones as if it ran alone.
+
+Where many smaller models are made of one dense model, and memory allows, the dense run is recorded once instead.
 """
 
 from __future__ import annotations
@@ -27,12 +29,11 @@ _SAME_CALLS = "calibration must make the same calls with the same data whichever
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a watched module: its input and output, valid until the next call."""
+class Output:
+    """What one call of a watched module made, valid until the next call."""
 
     reader: Reader
     module: nn.Module
-    inputs: Tensor
     outputs: Tensor
 
     @property
@@ -41,17 +42,65 @@ class Call:
         return len(self.reader.layout.rows(self.module, self.outputs))
 
 
+@dataclass(frozen=True)
+class Call(Output):
+    """One call of a watched module: its input and output, valid until the next call."""
+
+    inputs: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a model's watched modules made in one run of the calibration, for any number of models to be paired with.
+
+    Attributes:
+        outputs: of every call, in order.
+        state: the global random state that the run began with.
+    """
+
+    outputs: tuple[Output, ...]
+    state: RandomState
+
+    def replay(self, readers: Sequence[Reader]) -> Iterator[Output]:
+        """The calls of these readers' modules."""
+        return (output for output in self.outputs if output.reader in readers)
+
+
+def record(model: nn.Module, readers: Sequence[Reader], calibration: Calibration, *, largest: int) -> Recording | None:
+    """Run the calibration once and keep what the watched modules make; None if that takes more bytes than ``largest``.
+
+    Raises:
+        CalibrationError: the run fails.
+    """
+    outputs: list[Output] = []
+    held = 0
+
+    def keep(reader: Reader, module: nn.Module, _inputs: Tensor, made: Tensor) -> None:
+        nonlocal held
+        held += made.nbytes
+        if held > largest:
+            outputs.clear()
+        else:
+            # A copy: what follows may write into it, as ReLU(inplace=True) does.
+            outputs.append(Output(reader, module, made.detach().clone()))
+
+    with evaluating(model), watch(model, readers, keep):
+        state = RandomState.capture()
+        calibration.run(model)
+    return Recording(tuple(outputs), state) if held <= largest else None
+
+
 def run_in_lockstep(
-    dense: nn.Module,
+    dense: nn.Module | Recording,
     small: nn.Module,
     readers: Sequence[Reader],
     calibration: Calibration,
-    on_pair: Callable[[Call, Call], Tensor | None],
+    on_pair: Callable[[Output, Call], Tensor | None],
 ) -> None:
     """Run the calibration on both models at once and hand over every pair of corresponding calls.
 
     Args:
-        dense: the original model.
+        dense: the original model, or what was recorded of it.
         small: the smaller model, with the same module paths.
         readers: the modules to watch.
         calibration: the data; both models see the same random numbers.
@@ -61,22 +110,25 @@ def run_in_lockstep(
     Raises:
         CalibrationError: the two runs make different calls or have different rows, or one of them fails.
     """
-    with evaluating(dense, small):
-        runs = calibration.runs(2)
-        state = RandomState.capture()
-        with (
-            closing(_PausedRun(runs[0], dense, readers, state, "the dense model")) as first,
-            closing(_PausedRun(runs[1], small, readers, state, "the smaller model")) as second,
-        ):
-            replacement: Tensor | None = None
-            while True:
-                pair = first.advance(None), second.advance(replacement)
-                if pair[0] is None and pair[1] is None:
-                    return
-                replacement = on_pair(*_matched(*pair))
+    models = [small] if isinstance(dense, Recording) else [dense, small]
+    with evaluating(*models), ExitStack() as stack:
+        runs = calibration.runs(len(models))
+        if isinstance(dense, Recording):
+            state, outputs = dense.state, dense.replay(readers)
+        else:
+            state = RandomState.capture()
+            first = stack.enter_context(closing(_PausedRun(runs[1], dense, readers, state, "the dense model")))
+            outputs = iter(first.advance, None)
+        second = stack.enter_context(closing(_PausedRun(runs[0], small, readers, state, "the smaller model")))
+        replacement: Tensor | None = None
+        while True:
+            pair = next(outputs, None), second.advance(replacement)
+            if pair[0] is None and pair[1] is None:
+                return
+            replacement = on_pair(*_matched(*pair))
 
 
-def _matched(dense: Call | None, small: Call | None) -> tuple[Call, Call]:
+def _matched(dense: Output | None, small: Call | None) -> tuple[Output, Call]:
     if dense is None or small is None:
         which = "smaller" if dense is None else "dense"
         extra = dense or small
@@ -110,7 +162,7 @@ class _PausedRun:
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._thread.start()
 
-    def advance(self, replacement: Tensor | None) -> Call | None:
+    def advance(self, replacement: Tensor | None = None) -> Call | None:
         """Go on to the next watched call, the last one's output replaced if given; None at the end.
 
         A failure of the run is raised here.
@@ -146,7 +198,7 @@ class _PausedRun:
     def _pause(self, reader: Reader, module: nn.Module, inputs: Tensor, outputs: Tensor) -> Tensor | None:
         if threading.current_thread() is not self._thread:
             raise CalibrationError(f"the calibration function ran {self._which} while it was given the other one")
-        self._outcome.put(Call(reader, module, inputs, outputs))
+        self._outcome.put(Call(reader, module, outputs, inputs))
         return self._wait()
 
     def _wait(self) -> Tensor | None:

@@ -20,9 +20,8 @@ models with half of the channels gone, the error after eight steps was below 1 %
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,39 +31,61 @@ from secateur.calibration import (
     Calibration,
     CalibrationData,
     Call,
-    InputMoments,
+    Output,
     Reader,
+    Recording,
     Skipped,
+    Survey,
     as_calibration,
-    check_finite,
-    damping,
+    record,
     run_in_lockstep,
-    survey,
+    survey_reached,
     warn_few_rows,
 )
-from secateur.calibration.layouts import as_float64
 from secateur.errors import CalibrationError, PlanError, SecateurWarning
+from secateur.graph.groups import Consumer
 from secateur.plan import PruningPlan, named_tensors
+from secateur.recovery.fit import Fit, Past, RefittedConsumer
+
+RECORDED_BYTES = 2**29
+"""The most that a ``Reference`` keeps of the dense model's outputs."""
+
+HELD_BYTES = 2**29
+"""The most that is held of the rows of consumers that are fitted past a function, in one pass."""
 
 
-@dataclass(frozen=True)
-class RefittedConsumer:
-    """One refitted consumer.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the dense model does on the calibration data, found once for many smaller models.
 
     Attributes:
-        parameter: dotted name of the weight.
-        rows: calibration rows.
-        features: inputs per row (channels times taps, per conv group).
-        error_before: squared error of the module's outputs against the dense model's, in units of the dense outputs'
-            variance, with the weight as surgery left it; upstream is already refitted.
-        error_after: the same with the new weight.
+        calibration: the data, the same in every run.
+        survey: which modules read the consumers' channels.
+        recording: the outputs of these modules; None if they take more than ``RECORDED_BYTES``: then the dense model
+            runs beside each smaller one.
     """
 
-    parameter: str
-    rows: int
-    features: int
-    error_before: float
-    error_after: float
+    calibration: Calibration
+    survey: Survey
+    recording: Recording | None
+
+    @classmethod
+    def of(cls, model: nn.Module, consumers: Sequence[Consumer], calibration: CalibrationData) -> Reference:
+        """Run the calibration twice.
+
+        Args:
+            model: the dense model.
+            consumers: those that some of the smaller models may have pruned; the data need not reach all of them.
+            calibration: as in :func:`refit`; the items of an iterable are kept, so that a loader may shuffle.
+
+        Raises:
+            CalibrationError: calibration is empty or fails.
+        """
+        data = as_calibration(calibration)
+        if not callable(data.source):
+            data = Calibration(list(data.source))
+        survey = survey_reached(model, consumers, data)
+        return cls(data, survey, record(model, survey.readers, data, largest=RECORDED_BYTES))
 
 
 @dataclass(frozen=True)
@@ -83,10 +104,7 @@ class RefitReport:
 
     def __str__(self) -> str:
         lines = [f"{len(self.refitted)} consumers refitted in {self.passes} passes, {len(self.skipped)} skipped"]
-        lines += [
-            f"  {c.parameter}: relative error {c.error_before:.3g} -> {c.error_after:.3g} ({c.rows} rows)"
-            for c in self.refitted
-        ]
+        lines += [f"  {consumer}" for consumer in self.refitted]
         return "\n".join(lines + [f"  skipped {s}" for s in self.skipped])
 
 
@@ -98,6 +116,7 @@ def refit(
     *,
     ridge: float = 1e-4,
     passes: int = 16,
+    steps: int = 10,
 ) -> nn.Module:
     """Repair ``small``'s pruned consumers by least squares against ``model``; see :func:`refit_consumers`.
 
@@ -110,6 +129,8 @@ def refit(
         ridge: pull towards the weights after surgery, in units of the Gram matrix's mean diagonal; at least 0.
         passes: paired runs over the calibration data, at most. As many as the longest chain of consumers has are best;
             fewer keep the time linear in depth.
+        steps: of L-BFGS past the element-wise function that follows a consumer, at most; 0 solves the linear problems
+            alone, in about a third of the time.
 
     Returns:
         ``small`` itself.
@@ -121,7 +142,7 @@ def refit(
         CalibrationError: as in :func:`refit_consumers`.
         PlanError: as in :func:`refit_consumers`.
     """
-    report = refit_consumers(small, model, plan, calibration, ridge=ridge, passes=passes)
+    report = refit_consumers(small, model, plan, calibration, ridge=ridge, passes=passes, steps=steps)
     if report.skipped:
         listing = "; ".join(map(str, report.skipped))
         warnings.warn(f"consumers that refit leaves as surgery left them: {listing}", SecateurWarning, stacklevel=2)
@@ -132,25 +153,28 @@ def refit_consumers(
     small: nn.Module,
     model: nn.Module,
     plan: PruningPlan,
-    calibration: CalibrationData,
+    calibration: CalibrationData | Reference,
     *,
     ridge: float = 1e-4,
     passes: int = 16,
+    steps: int = 10,
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> RefitReport:
     """Refit in place, as :func:`refit` does, and say what was done.
 
     Both models run in evaluation mode and without gradients; modes and the global random state are put back. Memory:
     the Gram matrices of the consumers in one pass, whatever the number of rows. Weights and biases keep their dtype,
-    device and ``requires_grad``; a module without a bias gets none.
+    device and ``requires_grad``; a module without a bias gets none. Where a function follows, rows are held too, up to
+    ``HELD_BYTES``: beyond that every second, fourth, ...
 
     Args:
         small: the smaller model; changed in place.
         model: the dense model; untouched.
         plan: the plan that made ``small``.
-        calibration: as in :func:`refit`.
+        calibration: as in :func:`refit`; or what the dense model did on it, where many models are refitted.
         ridge: as in :func:`refit`.
         passes: as in :func:`refit`.
+        steps: as in :func:`refit`.
         on_step: called after each consumer with its parameter name, the consumers done and their total.
 
     Raises:
@@ -162,20 +186,30 @@ def refit_consumers(
         raise CalibrationError(f"ridge must be at least 0, not {ridge!r}")
     if not passes >= 1:
         raise CalibrationError(f"passes must be at least 1, not {passes!r}")
+    if not steps >= 0:
+        raise CalibrationError(f"steps must be at least 0, not {steps!r}")
     _check_models(small, model, plan)
-    data = as_calibration(calibration)
-    found = survey(model, plan.consumers, data)
-    stages = _shared(found.stages(), passes)
+    reference = calibration if isinstance(calibration, Reference) else _running(model, plan, calibration)
+    found = reference.survey.of(plan.consumers)
+    stages = _shared(found.stages(), passes) if found.readers else []
     refitted: list[RefittedConsumer] = []
     for index, stage in enumerate(stages):
         feeding = {name for reader in stage for name in found.upstream[reader.parameter]}
         pending = [reader for later in stages[index:] for reader in later if reader.parameter in feeding]
-        for fit in _accumulated(small, model, plan, stage, pending, data):
+        fits = {r.parameter: _fit(r, small, model, plan, found, steps, HELD_BYTES // len(stage)) for r in stage}
+        _accumulate(fits, small, model, plan, pending, reference)
+        for fit in fits.values():
             refitted.append(fit.solve(ridge))
             if on_step is not None:
                 on_step(fit.reader.parameter, len(refitted), len(found.readers))
     warn_few_rows({c.parameter: (c.rows, c.features) for c in refitted if c.rows < c.features})
     return RefitReport(tuple(refitted), found.skipped, len(stages))
+
+
+def _running(model: nn.Module, plan: PruningPlan, calibration: CalibrationData) -> Reference:
+    """A reference for one smaller model, beside which the dense one runs."""
+    data = as_calibration(calibration)
+    return Reference(data, survey_reached(model, plan.consumers, data), None)
 
 
 def _shared(stages: Sequence[Sequence[Reader]], passes: int) -> list[tuple[Reader, ...]]:
@@ -196,23 +230,30 @@ def _check_models(small: nn.Module, model: nn.Module, plan: PruningPlan) -> None
             raise PlanError(f"the smaller model wasn't made with this plan: {name} should be {expected}, but is {got}")
 
 
-def _accumulated(
+def _fit(
+    reader: Reader, small: nn.Module, model: nn.Module, plan: PruningPlan, found: Survey, steps: int, held: int
+) -> Fit:
+    function = found.following.get(reader.parameter) if steps > 0 else None
+    past = None if function is None else Past(function, steps, held)
+    return Fit(reader, small.get_submodule(reader.module), _kept_outputs(reader, model, plan), past)
+
+
+def _accumulate(
+    fits: Mapping[str, Fit],
     small: nn.Module,
     model: nn.Module,
     plan: PruningPlan,
-    stage: Sequence[Reader],
     pending: Sequence[Reader],
-    data: Calibration,
-) -> list[_Fit]:
+    reference: Reference,
+) -> None:
     """One paired run: the sums for the readers of a stage.
 
     ``pending`` readers feed the stage through a loop and aren't refitted yet: they hand on the dense model's outputs,
     as they nearly will once they are, and not what surgery has made of them.
     """
-    fits = {r.parameter: _Fit(r, small, _kept_outputs(r, model, plan)) for r in stage}
     replaced = {r.parameter: _kept_outputs(r, model, plan) for r in pending}
 
-    def on_pair(dense: Call, pruned: Call) -> Tensor | None:
+    def on_pair(dense: Output, pruned: Call) -> Tensor | None:
         reader = dense.reader
         if reader.parameter in fits:
             fits[reader.parameter].add(dense, pruned)
@@ -221,108 +262,9 @@ def _accumulated(
         chosen = replaced[reader.parameter].to(dense.outputs.device)
         return dense.outputs.index_select(reader.layout.channel_dim(dense.module), chosen).to(pruned.outputs)
 
-    readers = {r.parameter: r for r in (*stage, *pending)}
-    run_in_lockstep(model, small, list(readers.values()), data, on_pair)
-    return list(fits.values())
-
-
-class _Fit:
-    """Least squares of one consumer: moments of its inputs h' and of the dense outputs y, and their solution.
-
-    All sums are per conv group: cross h' y^T (G, features, outputs), outputs y (G, outputs), squares y^2 (G, outputs).
-    """
-
-    def __init__(self, reader: Reader, small: nn.Module, outputs: Tensor) -> None:
-        self.reader = reader
-        self._module: Any = small.get_submodule(reader.module)
-        self._outputs = outputs
-        self._moments: InputMoments | None = None
-
-    @property
-    def moments(self) -> InputMoments:
-        """Moments of the inputs.
-
-        Raises:
-            CalibrationError: the module was never called.
-        """
-        if self._moments is None:
-            raise CalibrationError(f"calibration no longer reaches {self.reader.module!r}; it must repeat its calls")
-        return self._moments
-
-    def add(self, dense: Call, pruned: Call) -> None:
-        """Add the rows of one call of the dense and the smaller model."""
-        layout, module = self.reader.layout, self._module
-        targets = layout.rows(dense.module, dense.outputs)
-        conv_groups, start = layout.conv_groups(module), 0
-        for block in layout.features(module, pruned.inputs, pruned.outputs):
-            rows = targets[start : start + block.shape[1]].to(block.device)
-            start += len(rows)
-            chosen = as_float64(rows[:, self._outputs.to(block.device)])
-            self._add_block(block, chosen.unflatten(1, (conv_groups, -1)).movedim(1, 0))
-
-    def _add_block(self, block: Tensor, targets: Tensor) -> None:
-        if self._moments is None:
-            self._moments = InputMoments(block)
-            self._cross = block.new_zeros(*block.shape[::2], targets.shape[2])
-            self._sums = block.new_zeros(targets.shape[::2])
-            self._squares = block.new_zeros(targets.shape[::2])
-        self._moments.add(block)
-        self._cross.baddbmm_(block.mT, targets)
-        self._sums += targets.sum(dim=1)
-        self._squares += targets.square().sum(dim=1)
-
-    def solve(self, ridge: float) -> RefittedConsumer:
-        """Write the solution into the smaller model's module."""
-        moments, module = self.moments, self._module
-        check_finite(self.reader, moments.gram, self._cross, self._squares)
-        has_bias = module.bias is not None
-        gram, cross = moments.solved_gram(centred=has_bias), self._cross.clone()
-        if has_bias:
-            cross -= moments.total[:, :, None] * (self._sums[:, None, :] / moments.rows)
-        old = self.reader.layout.matrix(module, module.weight.detach()).to(gram)
-        new = old + self._step(gram, cross - gram @ old.mT, ridge).mT
-        before = self._error(old, self._bias_now(gram))
-        # The best bias makes the mean residual zero; without one the moments weren't centred either.
-        bias = (self._sums - (new @ moments.total[:, :, None])[..., 0]) / moments.rows if has_bias else None
-        self._write(new, bias)
-        after = self._error(new, bias)
-        return RefittedConsumer(self.reader.parameter, moments.rows, gram.shape[-1], before, after)
-
-    def _step(self, gram: Tensor, gradient: Tensor, ridge: float) -> Tensor:
-        """(gram + lambda)^-1 gradient, shape (G, features, outputs); changes ``gram``'s diagonal."""
-        damped = gram.clone()
-        damped.diagonal(dim1=1, dim2=2).add_(damping(gram, ridge)[:, None])
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if bool(failed.any()):
-            raise CalibrationError(
-                f"the inputs of {self.reader.module!r} are linearly dependent on the calibration data, so that ridge="
-                f"{ridge:g} is too small for a solution; use a larger ridge, such as 1e-4, or more rows"
-            )
-        return torch.cholesky_solve(gradient, factor)
-
-    def _bias_now(self, like: Tensor) -> Tensor | None:
-        if self._module.bias is None:
-            return None
-        bias: Tensor = self._module.bias.detach().to(like)
-        return bias.reshape(self._sums.shape)
-
-    def _error(self, matrix: Tensor, bias: Tensor | None) -> float:
-        """Squared error of matrix and bias, in units of the dense outputs' variance (of their mean square if zero)."""
-        moments = self.moments
-        offset = torch.zeros_like(self._sums) if bias is None else bias
-        predicted = (matrix @ moments.total[:, :, None])[..., 0]
-        error = self._squares - 2 * (matrix.mT * self._cross).sum(dim=1) + ((matrix @ moments.gram) * matrix).sum(dim=2)
-        error += 2 * offset * (predicted - self._sums) + moments.rows * offset.square()
-        variance = (self._squares - self._sums.square() / moments.rows).sum()
-        scale = variance if variance > 1e-12 * self._squares.sum() else self._squares.sum()
-        # The sums cancel where the fit is exact: what rounding leaves may be just below zero.
-        return float(error.sum().clamp(min=0) / scale) if scale > 0 else float(error.sum().clamp(min=0))
-
-    def _write(self, matrix: Tensor, bias: Tensor | None) -> None:
-        with torch.no_grad():
-            self._module.weight.copy_(self.reader.layout.weight(self._module, matrix))
-            if bias is not None:
-                self._module.bias.copy_(bias.reshape(-1))
+    readers = {r.parameter: r for r in (*(fit.reader for fit in fits.values()), *pending)}
+    dense_run = reference.recording or model
+    run_in_lockstep(dense_run, small, list(readers.values()), reference.calibration, on_pair)
 
 
 def _kept_outputs(reader: Reader, model: nn.Module, plan: PruningPlan) -> Tensor:
