@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from secateur.report.latency import measure_latency
+from secateur.latency import measure_latency
 
 
 def test_a_slower_call_measures_slower_by_what_it_waits() -> None:

@@ -13,18 +13,22 @@ SOURCE = Path(__file__).parent.parent / "src" / "secateur"
 # Lowest first. A module may import from its own layer and from those before it.
 LAYERS = (
     "secateur.errors",
+    "secateur.extras",
+    "secateur.latency",
     "secateur.graph",
     "secateur.calibration",
     "secateur.importance",
     "secateur.plan",
-    "secateur.allocation",
     "secateur.surgery",
     "secateur.recovery",
     "secateur.masking",
     "secateur.verify",
+    "secateur.metrics",
+    "secateur.allocation",
     "secateur.io",
     "secateur.report",
     "secateur.api",
+    "secateur.tradeoff",
     "secateur",  # the public names, gathered
     "secateur.experiments",
     "secateur.cli",

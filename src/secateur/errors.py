@@ -15,6 +15,22 @@ class TargetError(SecateurError):
     """A sparsity target is malformed or can't be met; the message names the nearest that can."""
 
 
+class InfeasibleError(TargetError):
+    """A well-formed target can't be met by whole channels; the message names the nearest that can."""
+
+
+class ObjectiveError(SecateurError):
+    """An objective or constraint gives no finite number, fails on every candidate, or is missing where needed."""
+
+
+class ConstraintError(SecateurError):
+    """A constraint is malformed, or no candidate satisfies all of them; the message names the nearest miss."""
+
+
+class SearchError(SecateurError):
+    """The settings of a search are malformed, or one of its worker processes died."""
+
+
 class ScoreError(SecateurError):
     """Importance scores are missing, have the wrong size, or are not finite."""
 

@@ -4,8 +4,8 @@ import json
 
 from secateur.graph.cost import ComponentCost, Cost
 from secateur.graph.describe import to_text
+from secateur.latency import Latency
 from secateur.report.comparison import Stage, comparison
-from secateur.report.latency import Latency
 
 
 def cost(encoder: int, decoder: int) -> Cost:

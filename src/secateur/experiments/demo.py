@@ -14,9 +14,9 @@ import torch
 import secateur
 from secateur.experiments.autoencoder import EPOCHS, Autoencoder, psnr, train
 from secateur.experiments.images import Images
+from secateur.latency import Latency, measure_latency
 from secateur.report.comparison import TOTAL, Stage
 from secateur.report.figures import image_rows
-from secateur.report.latency import Latency, measure_latency
 
 CALIBRATION_ROWS = 6_000
 LATENCY_BATCH = 256

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from secateur.graph.cost import Cost
 from secateur.graph.describe import plain_table
-from secateur.report.latency import Latency
+from secateur.latency import Latency
 
 TOTAL = "total"
 
