@@ -11,6 +11,7 @@ from torch import nn
 
 import secateur
 from secateur.allocation.objective import evaluate
+from secateur.metrics.estimate import Estimate
 
 
 class Autoencoder(nn.Module):
@@ -140,17 +141,17 @@ def test_no_inputs_at_all_is_an_error() -> None:
 
 
 def test_minimize_gives_the_metrics_own_value() -> None:
-    assert evaluate(secateur.Minimize(lambda model: 0.25), nn.Identity()) == 0.25
+    assert evaluate(secateur.Minimize(lambda model: 0.25), nn.Identity()) == Estimate(0.25, 0.25, 0.25)
 
 
 def test_an_objective_may_return_a_scalar_tensor() -> None:
-    assert evaluate(lambda model: torch.tensor(2.0), nn.Identity()) == 2.0  # type: ignore[arg-type, return-value]
+    assert evaluate(lambda model: torch.tensor(2.0), nn.Identity()).value == 2.0
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "the objective must return a number for a model; it returned None"),
+        (None, "the metric '<lambda>' must return a number for a model; it returned None"),
         ("high", "must return a number for a model; it returned 'high'"),
         (float("nan"), "must return a finite number for a model; it returned nan"),
     ],

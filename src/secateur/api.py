@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateur import io
-from secateur.allocation import Sparsity, Strategy, Uniform, allocate
-from secateur.allocation.objective import Objective, evaluate
+from secateur.allocation import (
+    AllocationResult,
+    Constraint,
+    Objective,
+    Search,
+    Smallest,
+    Sparsity,
+    Strategy,
+    Target,
+    Uniform,
+    allocate,
+)
+from secateur.allocation.objective import evaluate
 from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import TargetError
 from secateur.graph.describe import to_text
@@ -34,6 +46,7 @@ class PruningResult:
         model: the smaller model, of the same class, trainable.
         plan: which channels were kept.
         graph: of the original model.
+        allocation: the coefficients and every candidate that was looked at.
         before: the original's parameters, MACs and objective.
         after: the smaller model's, refitted if there was calibration data.
         report: the proof that the surgery was right.
@@ -42,6 +55,7 @@ class PruningResult:
     model: nn.Module
     plan: PruningPlan
     graph: DependencyGraph
+    allocation: AllocationResult
     before: Stage
     after: Stage
     report: VerificationReport
@@ -65,13 +79,15 @@ def prune(
     run: EntryPoint | None = None,
     components: Mapping[str, Any] | None = None,
     protect: Sequence[Any] = (),
-    target: float | Sparsity = 0.5,
+    target: float | Target = 0.5,
     of: str = "params",
     tolerance: float = 0.01,
     criterion: Criterion | None = None,
     strategy: Strategy | None = None,
     objective: Objective | None = None,
+    constraints: Sequence[Constraint] = (),
     calibration: CalibrationData | None = None,
+    search: Search | None = None,
 ) -> PruningResult:
     """Make a smaller model of the same class; the given one is left as it is.
 
@@ -85,14 +101,18 @@ def prune(
         run: instead of them, a function that takes the model, exercises it and returns the outputs whose sizes stay.
         components: name to a module, a module's dotted name, or a list of these; each direct child if not given.
         protect: modules, or dotted names of modules or parameters, whose output axes stay.
-        target: fraction to remove, in (0, 1), or a :class:`secateur.Sparsity`, which says the next two itself.
-        of: what the fraction is of: ``"params"`` or ``"macs"``.
+        target: fraction to remove, in (0, 1); or a :class:`secateur.Sparsity`, or :class:`secateur.Smallest` for the
+            smallest model that satisfies the constraints, which say the next two themselves.
+        of: what the fraction is of: ``"params"``, ``"macs"`` or ``"latency"``.
         tolerance: how far from the target the result may be, as a fraction.
         criterion: scores the channels.
         strategy: finds the coefficients; :class:`secateur.Uniform` if not given.
-        objective: takes a model and returns the application's metric, which is reported before and after.
+        objective: takes a model and returns the application's metric, which the strategy keeps high (or low: wrap it
+            in :class:`secateur.Minimize`), and which is reported before and after.
+        constraints: bounds on metrics, such as ``Constraint(psnr, at_least=21)``.
         calibration: inputs like ``example_inputs``, or a function that takes the model and exercises it with the same
             data whichever model it is given.
+        search: where measurements are kept, so that a search can be resumed and shared; in memory if not given.
 
     Returns:
         The smaller model with its plan, the graph, both sizes and the proof.
@@ -100,39 +120,61 @@ def prune(
     Raises:
         TraceError: the model can't be traced: no parameters, a failing run, unknown names.
         TargetError: the target is malformed or can't be met; the message names the nearest that can.
+        ConstraintError: no candidate satisfies every constraint; the message names the nearest miss.
+        ObjectiveError: the objective fails, or is missing where the strategy needs it.
+        StorageError: the search's storage can't be used.
         ScoreError: the criterion's scores are not finite.
         CalibrationError: the calibration data never reaches a consumer.
         VerificationError: the smaller model is not the original with channels removed.
     """
-    sparsity = _sparsity(target, of, tolerance)
+    checked = _target(target, of, tolerance)
+    strategy = strategy or Uniform()
     graph = trace(model, example_inputs, run=run, components=components, protect=protect)
-    # A one-shot iterator is read once, here: the criterion and the refit both run it.
+    # A one-shot iterator is read once, here: the criterion, the search and the refit all run it.
     data = None if calibration is None else as_calibration(calibration).source
     scores = (criterion or _default_criterion(data))(graph, model)
-    allocation = allocate(graph, scores, sparsity, strategy=strategy or Uniform())
+    allocation = allocate(
+        graph,
+        scores,
+        checked,
+        strategy=strategy,
+        model=model,
+        # Uniform has but one candidate: the finished model is measured instead.
+        objective=None if isinstance(strategy, Uniform) else objective,
+        constraints=constraints,
+        calibration=data,
+        search=search or Search(),
+    )
     pruning = plan(graph, scores, allocation.coefficients)
-    small = apply(model, pruning)
-    report = verify(model, small, pruning)
+    dense = model if allocation.weights is None else _with_weights(model, allocation.weights)
+    small = apply(dense, pruning)
+    report = verify(dense, small, pruning)
     if data is not None:
-        small = refit(small, model, pruning, data)
-    kept = {name: len(channels) for name, channels in pruning.groups.items()}
-    before = Stage("before", graph.cost(), _value(objective, model))
-    after = Stage("after", graph.cost(kept), _value(objective, small))
-    return PruningResult(small, pruning, graph, before, after, report)
+        small = refit(small, dense, pruning, data)
+    before = Stage("before", graph.cost(), _value(objective, model, None))
+    after = Stage("after", graph.cost(allocation.kept), _value(objective, small, pruning))
+    return PruningResult(small, pruning, graph, allocation, before, after, report)
 
 
-def _sparsity(target: float | Sparsity, of: str, tolerance: float) -> Sparsity:
-    if not isinstance(target, Sparsity):
+def _target(target: float | Target, of: str, tolerance: float) -> Target:
+    if not isinstance(target, (Sparsity, Smallest)):
         return Sparsity(target, tolerance=tolerance, of=of)
     for name, given, default in (("of", of, "params"), ("tolerance", tolerance, 0.01)):
-        if given not in (default, getattr(target, name)):
-            raise TargetError(f"{name}={given!r} contradicts the target, {target}; give it in the Sparsity alone")
+        if given not in (default, getattr(target, name, default)):
+            raise TargetError(f"{name}={given!r} contradicts the target, {target}; give it in the target alone")
     return target
+
+
+def _with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the model with the weights that a strategy has trained."""
+    trained = copy.deepcopy(model)
+    trained.load_state_dict({**trained.state_dict(), **weights})
+    return trained
 
 
 def _default_criterion(calibration: CalibrationData | None) -> Criterion:
     return Magnitude() if calibration is None else Reconstruction(calibration)
 
 
-def _value(objective: Objective | None, model: nn.Module) -> float | None:
-    return None if objective is None else evaluate(objective, model)
+def _value(objective: Objective | None, model: nn.Module, plan: PruningPlan | None) -> float | None:
+    return None if objective is None else evaluate(objective, model, plan).value

@@ -232,7 +232,7 @@ def test_scores_are_checked() -> None:
 
 def test_a_bare_number_is_no_target() -> None:
     graph = linear_chain([4, 8, 4]).graph()
-    with pytest.raises(TargetError, match=r"the target must be a Sparsity, such as Sparsity\(0\.5\), not 0\.5"):
+    with pytest.raises(TargetError, match=r"must be a Sparsity, such as Sparsity\(0\.5\), or Smallest\(\), not 0\.5"):
         allocate(graph, random_scores(graph), 0.5)  # type: ignore[arg-type]
 
 

@@ -1,10 +1,41 @@
-"""Allocation: one pruning coefficient per channel group, so that a size target is met."""
+"""Allocation: one pruning coefficient per channel group, so that a size target is met and the objective is best."""
 
 from secateur.allocation.allocate import allocate
-from secateur.allocation.problem import Problem
+from secateur.allocation.budget import direction_path, meet, nearby_path, uniform_path
+from secateur.allocation.grid_search import GridSearch
+from secateur.allocation.norm_based import NormBased
+from secateur.allocation.objective import Constraint, Minimize, Objective
+from secateur.allocation.problem import Measurements, Problem
+from secateur.allocation.random import Random
 from secateur.allocation.result import AllocationResult, Evaluation
-from secateur.allocation.sparsity import Sparsity
+from secateur.allocation.search import Progress, Search
+from secateur.allocation.sensitivity import Sensitivity
 from secateur.allocation.strategy import Strategy
+from secateur.allocation.targets import Smallest, Sparsity, Target
 from secateur.allocation.uniform import Uniform
 
-__all__ = ["AllocationResult", "Evaluation", "Problem", "Sparsity", "Strategy", "Uniform", "allocate"]
+__all__ = [
+    "AllocationResult",
+    "Constraint",
+    "Evaluation",
+    "GridSearch",
+    "Measurements",
+    "Minimize",
+    "NormBased",
+    "Objective",
+    "Problem",
+    "Progress",
+    "Random",
+    "Search",
+    "Sensitivity",
+    "Smallest",
+    "Sparsity",
+    "Strategy",
+    "Target",
+    "Uniform",
+    "allocate",
+    "direction_path",
+    "meet",
+    "nearby_path",
+    "uniform_path",
+]

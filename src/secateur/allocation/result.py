@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from secateur.allocation.sparsity import Sparsity
+from torch import Tensor
+
+from secateur.allocation.targets import Target
 
 
 @dataclass(frozen=True)
@@ -15,12 +17,24 @@ class Evaluation:
     Attributes:
         coefficients: group name to pruning coefficient, in [0, 1).
         sparsity: what it removes of the whole model, as a fraction of the target's cost.
-        objective: the application's metric for it, if the strategy measured it.
+        kept: group name to the number of channels that stay.
+        objective: the application's metric for it, if it was measured.
+        interval: confidence interval of a noisy objective.
+        constraints: constraint name to the value held against its bounds.
+        satisfied: whether it was measured, or needn't be, and every constraint holds.
+        seconds: that measuring took.
+        error: traceback of an objective or constraint that failed.
     """
 
     coefficients: Mapping[str, float]
     sparsity: float
+    kept: Mapping[str, int]
     objective: float | None = None
+    interval: tuple[float, float] | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    satisfied: bool = True
+    seconds: float = 0.0
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,14 +45,20 @@ class AllocationResult:
         coefficients: group name to pruning coefficient, exactly ``1 - kept / size``.
         kept: group name to the number of channels that stay.
         sparsity: achieved for the whole model, as a fraction of the target's cost.
-        component_sparsities: achieved for every component, likewise; 0 for one that has no cost.
+        component_sparsities: achieved for every component, likewise; 0 for one that has no cost. Of multiply-adds
+            where the target is of latency.
         target: what was asked for.
         history: the candidates that the strategy looked at, in order.
+        best: the candidate that was chosen, as it was measured; None if nothing was.
+        weights: parameter and buffer name to the dense model's tensors as they were trained along with the
+            coefficients; None where a strategy leaves them alone. Surgery is then to be made on a model with these.
     """
 
     coefficients: Mapping[str, float]
     kept: Mapping[str, int]
     sparsity: float
     component_sparsities: Mapping[str, float]
-    target: Sparsity
+    target: Target
     history: tuple[Evaluation, ...] = ()
+    best: Evaluation | None = None
+    weights: Mapping[str, Tensor] | None = None

@@ -15,6 +15,6 @@ class Strategy(Protocol):
         """Solve the problem.
 
         Raises:
-            TargetError: the target can't be met; the message names the nearest that can.
+            InfeasibleError: the target can't be met; the message names the nearest that can.
         """
         ...

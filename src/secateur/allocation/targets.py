@@ -1,59 +1,119 @@
-"""The size target: what fraction of which cost to remove, and within which limits."""
+"""The size target: what fraction of which cost to remove, or the smallest that will do, and within which limits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 
 from secateur.errors import TargetError
 
-_COSTS = ("params", "macs")
+_COSTS = ("params", "macs", "latency")
 
 
-@dataclass(frozen=True)
-class Sparsity:
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a target counts, and what it may not touch.
+
+    Attributes:
+        of: the cost: ``"params"`` (parameters), ``"macs"`` (multiply-adds of one run of the entry point) or
+            ``"latency"`` (measured seconds of one run of the entry point).
+        caps: the most that may leave: of a component, the fraction of its own cost (of its multiply-adds where the
+            target is of latency); of a group, the fraction of its channels. By name; a component's comes first.
+        protected: names of components and groups that stay whole. Of a component that is every group that touches it.
+        minimum_width: channels that every group keeps at least; a group that is narrower stays whole.
+        round_to: a group that shrinks keeps a multiple of this many channels; one that has fewer stays whole.
+    """
+
+    of: str = "params"
+    caps: Mapping[str, float] = field(default_factory=dict)
+    protected: Sequence[str] = ()
+    minimum_width: int = 1
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        if self.of not in _COSTS:
+            raise TargetError(f"sparsity of {self.of!r} is not offered; choose one of {', '.join(map(repr, _COSTS))}")
+        for name, cap in _checked_mapping(self.caps, "caps").items():
+            if not _is_number(cap) or not 0 <= cap < 1:
+                raise TargetError(f"the cap of {name!r} must lie in [0, 1), the most to remove; it is {cap!r}")
+        if isinstance(self.protected, str) or not all(isinstance(name, str) for name in self.protected):
+            raise TargetError(f"protected must be a list of names of components and groups; it is {self.protected!r}")
+        for name in ("minimum_width", "round_to"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise TargetError(f"{name} must be a whole number of channels, at least 1; it is {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity(Limits):
     """How much to remove: ``Sparsity(0.5)`` is half of the parameters, to within 0.01.
 
     Attributes:
-        rho: fraction of the whole model's cost to remove, in (0, 1); None if only components have targets.
+        rho: fraction of the whole model's cost to remove, in (0, 1); None if only parts have targets.
         tolerance: how far from its target an achieved sparsity may be, in [0, 1).
-        of: the cost: ``"params"`` (parameters) or ``"macs"`` (multiply-adds of one run of the entry point).
         components: component name to the fraction of its own cost to remove, in (0, 1). A component's target is met
             with its internal groups; ``rho`` then with all others, interfaces included. Without ``rho`` the others stay
             whole.
-        minimum_width: channels that every group keeps at least; a group that is narrower stays whole.
-        round_to: a group that shrinks keeps a multiple of this many channels; one that has fewer stays whole.
+        interfaces: group name to the fraction of its channels to remove, in [0, 1), rounded to whole channels.
 
     Raises:
         TargetError: a value outside its range, or no target at all.
     """
 
-    rho: float | None = None
+    rho: float | None = field(default=None, kw_only=False)
     tolerance: float = 0.01
-    of: str = "params"
     components: Mapping[str, float] = field(default_factory=dict)
-    minimum_width: int = 1
-    round_to: int = 1
+    interfaces: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.rho is None and not self.components:
+        super().__post_init__()
+        if self.rho is None and not self.components and not self.interfaces:
             raise TargetError("give a target: Sparsity(0.5), or Sparsity(components={'encoder': 0.5})")
         if self.rho is not None:
             _check_fraction(self.rho, "the target sparsity")
-        if not isinstance(self.components, Mapping):
-            raise TargetError(f"components must map component names to sparsities, not be {self.components!r}")
-        for name, rho in self.components.items():
+        for name, rho in _checked_mapping(self.components, "components").items():
             _check_fraction(rho, f"the target sparsity of component {name!r}")
+            if self.caps.get(name, 1) < rho:
+                raise TargetError(f"component {name!r} can't lose {rho:g} of its cost: its cap is {self.caps[name]:g}")
+        for name, rho in _checked_mapping(self.interfaces, "interfaces").items():
+            if not _is_number(rho) or not 0 <= rho < 1:
+                raise TargetError(f"the coefficient of interface {name!r} must lie in [0, 1); it is {rho!r}")
         if not _is_number(self.tolerance) or not 0 <= self.tolerance < 1:
             raise TargetError(f"the tolerance must lie in [0, 1); it is {self.tolerance!r}")
-        if self.of not in _COSTS:
-            raise TargetError(f"sparsity of {self.of!r} is not offered; choose one of {', '.join(map(repr, _COSTS))}")
-        for name in ("minimum_width", "round_to"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise TargetError(f"{name} must be a whole number of channels, at least 1; it is {value!r}")
+        if self.of == "latency" and (self.rho is None or self.components):
+            raise TargetError("a target of latency is one of the whole model: Sparsity(0.5, of='latency')")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smallest(Limits):
+    """The smallest model that satisfies every constraint, found by bisection over the sparsity.
+
+    Attributes:
+        resolution: the result's sparsity is at most this much below the largest one found to satisfy, in (0, 1).
+        largest: no more than this is removed, in (0, 1).
+
+    Raises:
+        TargetError: a value outside its range.
+    """
+
+    resolution: float = 0.005
+    largest: float = 0.98
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_fraction(self.resolution, "the resolution")
+        _check_fraction(self.largest, "the largest sparsity")
+
+
+Target = Sparsity | Smallest
+
+
+def _checked_mapping(value: Mapping[str, float], name: str) -> Mapping[str, float]:
+    if not isinstance(value, Mapping):
+        raise TargetError(f"{name} must map names to fractions, not be {value!r}")
+    return value
 
 
 def _is_number(value: object) -> bool:

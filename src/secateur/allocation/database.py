@@ -1,0 +1,142 @@
+"""The database behind a search: its address, opening it, and its failures as one clear error."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from secateur.errors import StorageError
+
+_ATTEMPTS = 8
+"""To open a database; several workers that make its tables at once get into each other's way."""
+
+_PAUSE = 0.25
+"""Seconds between two attempts."""
+
+_LOCKED_SECONDS = 60
+"""How long a write to an SQLite file waits for those of other processes."""
+
+
+def database_url(storage: str | Path) -> str:
+    """An SQLAlchemy URL; a path stands for an SQLite file."""
+    if isinstance(storage, str) and "://" in storage:
+        return storage
+    return f"sqlite:///{Path(storage).expanduser().absolute()}"
+
+
+def shown(url: str) -> str:
+    """The URL without what may be secret in it."""
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except ArgumentError:
+        return f"{url.partition('://')[0]}://..."
+    return parsed.set(query={}).render_as_string(hide_password=True)
+
+
+@contextmanager
+def failures_reported(url: str) -> Iterator[None]:
+    """Turn failures of the database into a ``StorageError`` that names it."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise StorageError(
+            f"the search's storage {shown(url)} failed: {_reason(error)}; what was stored before is "
+            "safe: run the search again to go on from there"
+        ) from error
+
+
+def open_database(url: str, *, heartbeat: int, grace: int) -> RDBStorage:
+    """Open an Optuna storage and make its tables if they aren't there.
+
+    Args:
+        url: of SQLAlchemy.
+        heartbeat: seconds between two signs of life of a running trial.
+        grace: seconds without one after which a running trial counts as abandoned.
+
+    Raises:
+        StorageError: the database can't be reached, or isn't one.
+    """
+    options = _engine_options(url)
+    _check_connection(url, options)
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _opened(url, options, heartbeat, grace)
+        except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+            if attempt == _ATTEMPTS - 1:
+                raise StorageError(f"the storage {shown(url)} can't be used for a search: {_reason(error)}") from error
+            time.sleep(_PAUSE)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's messages about the studies that it makes, and about features that it calls experimental."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _opened(url: str, options: dict[str, Any], heartbeat: int, grace: int) -> RDBStorage:
+    # Optuna takes the URL for a template.
+    template = url.replace("{", "{{").replace("}", "}}")
+    with quiet():
+        return RDBStorage(template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace)
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """A write-ahead log, so that readers don't wait for writers; safe when a process is killed at any time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute("PRAGMA synchronous=NORMAL")
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": _LOCKED_SECONDS, "factory": _SqliteConnection}}
+    return {"pool_pre_ping": True}
+
+
+def _check_connection(url: str, options: dict[str, Any]) -> None:
+    try:
+        engine = sqlalchemy.create_engine(url, **options)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise StorageError(
+            f"{shown(url)} is no storage: {_reason(error)}; give a path, or a URL such as postgresql://user@host/database"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise StorageError(f"the storage {shown(url)} needs the Python package {error.name!r}; install it") from error
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise StorageError(f"the storage {shown(url)} can't be reached: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what the database itself says."""
+    cause: BaseException = error
+    while isinstance(cause, StorageInternalError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, DBAPIError) and cause.orig is not None:
+        cause = cause.orig
+    lines = str(cause).strip().splitlines()
+    return lines[0] if lines else type(cause).__name__

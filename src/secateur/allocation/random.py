@@ -1,0 +1,74 @@
+"""Random: random directions to the target, the classical baseline; the best of them, if there are several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.allocation.budget import direction_path, meet
+from secateur.allocation.problem import Problem
+from secateur.allocation.result import AllocationResult
+from secateur.errors import InfeasibleError, SearchError
+from secateur.graph.cost import IntArray
+
+_SPARE_DRAWS = 20
+"""Draws that may miss the target in vain: with a small tolerance not every direction meets it."""
+
+
+@dataclass(frozen=True)
+class Random:
+    """Coefficients in random proportions that meet the target; with ``draws`` above 1, the best by the objective.
+
+    The fraction of a group's channels that stays falls as ``exp(-t d)``, with d drawn per group from the exponential
+    distribution, so that all mixtures of groups are equally likely, and t where the target is met. A draw that whole
+    channels can't bring to the target is drawn again, a few times.
+
+    Attributes:
+        draws: how many candidates to draw; more than one needs an objective or constraints.
+        seed: of the draws.
+
+    Raises:
+        SearchError: ``draws`` isn't a whole number, at least 1.
+    """
+
+    draws: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.draws) is not int or self.draws < 1:
+            raise SearchError(f"draws must be a whole number, at least 1; it is {self.draws!r}")
+
+    def __call__(self, problem: Problem) -> AllocationResult:
+        """Solve the problem.
+
+        Raises:
+            InfeasibleError: the target can't be met; the message names the nearest that can.
+            ObjectiveError: ``draws`` is above 1 and there is nothing to compare the draws by, or measuring all failed.
+            ConstraintError: no draw satisfies every constraint.
+        """
+        candidates = self._candidates(problem)
+        if self.draws == 1:
+            return problem.settled(candidates[0])
+        problem.expect(len(candidates))
+        evaluations = problem.evaluate(candidates)
+        return problem.result(problem.best(evaluations), evaluations)
+
+    def _candidates(self, problem: Problem) -> list[IntArray]:
+        """Different levels that meet the target; fewer than ``draws`` if the directions give no more."""
+        rng = np.random.default_rng(self.seed)
+        found: dict[bytes, IntArray] = {}
+        missed: InfeasibleError | None = None
+        for _ in range(self.draws + _SPARE_DRAWS):
+            directions = rng.exponential(size=len(problem.fractions))
+            try:
+                levels = meet(problem, direction_path(problem, directions))
+            except InfeasibleError as error:
+                missed = missed or error
+            else:
+                found.setdefault(levels.tobytes(), levels)
+            if len(found) == self.draws:
+                break
+        if missed is not None and not found:
+            raise missed
+        return list(found.values())

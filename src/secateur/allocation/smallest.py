@@ -1,0 +1,148 @@
+"""The smallest model that satisfies every constraint: bisection over the sparsity, a search at each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import nn
+
+from secateur.allocation.budget import path_sparsities, uniform_path
+from secateur.allocation.objective import Constraint, Objective
+from secateur.allocation.problem import Measurements, Problem
+from secateur.allocation.result import AllocationResult, Evaluation
+from secateur.allocation.strategy import Strategy
+from secateur.allocation.targets import Smallest, Sparsity
+from secateur.calibration import CalibrationData
+from secateur.errors import ConstraintError, InfeasibleError, TargetError
+
+_WIDER = (0.5, 1.0, 2.0, 4.0)
+"""Tolerances that are tried around a sparsity, in units of the resolution."""
+
+
+def smallest(problem: Problem, target: Smallest, strategy: Strategy) -> AllocationResult:
+    """Search at one sparsity after the other; the first candidate that satisfies ends the search at its sparsity.
+
+    A candidate that satisfies rules out all smaller sparsities, a search that finds none all larger ones: this takes
+    the best value of a constraint's metric to fall with the sparsity. Runs the strategy O(log(1 / resolution)) times.
+
+    Args:
+        problem: the graph, scores and measurements; its own target is replaced.
+        target: the limits, and how finely to search.
+        strategy: searches at one sparsity.
+
+    Raises:
+        ConstraintError: no candidate satisfies at any sparsity; the message names the nearest miss.
+        TargetError: there are no constraints.
+    """
+    if problem.measurements is None or not problem.measurements.constraints:
+        raise TargetError("the smallest model is bounded by constraints alone: give model= and constraints=")
+    log = _Log(problem.measurements)
+    problem = replace(problem, target=_sparsity(target, 0.5, target.resolution), measurements=log)
+    reachable = [s for s in path_sparsities(problem, uniform_path(problem)) if 0 < s <= target.largest]
+    best, low, high = None, -1, len(reachable)
+    while high - low > 1 and _gap(reachable, low, high) > target.resolution:
+        middle = (low + high) // 2
+        found = _search(problem, target, reachable[middle], strategy, best)
+        if found is None:
+            high = middle
+            continue
+        low = middle
+        if best is None or found.sparsity > best.sparsity:
+            best = found
+    if best is None:
+        best = _whole(problem, log)
+    return replace(problem.result(best, log.history), target=target)
+
+
+def _whole(problem: Problem, log: _Log) -> Evaluation:
+    """The dense model, where nothing smaller satisfies; or an error that names the nearest miss."""
+    try:
+        problem.evaluate([np.zeros(len(problem.fractions), dtype=np.int64)])
+    except _EnoughError as enough:
+        return enough.evaluation
+    return problem.best(log.history)
+
+
+def _gap(reachable: Sequence[float], low: int, high: int) -> float:
+    """Between the largest sparsity known to satisfy, if any, and the smallest known not to."""
+    if low < 0:
+        return 1.0
+    return (reachable[high] if high < len(reachable) else reachable[-1]) - reachable[low]
+
+
+def _sparsity(target: Smallest, rho: float, tolerance: float) -> Sparsity:
+    return Sparsity(
+        rho,
+        tolerance=tolerance,
+        of=target.of,
+        caps=target.caps,
+        protected=target.protected,
+        minimum_width=target.minimum_width,
+        round_to=target.round_to,
+    )
+
+
+def _search(
+    problem: Problem, target: Smallest, rho: float, strategy: Strategy, hint: Evaluation | None
+) -> Evaluation | None:
+    """The first candidate found near a sparsity that satisfies every constraint.
+
+    A strategy that has no candidate so near, such as a coarse grid, is asked for one in a wider neighbourhood.
+    """
+    hints = () if hint is None else (hint,)
+    for wider in _WIDER:
+        near = replace(problem, target=_sparsity(target, rho, wider * target.resolution), hints=hints)
+        try:
+            return strategy(near).best
+        except _EnoughError as enough:
+            return enough.evaluation
+        except ConstraintError:
+            return None
+        except InfeasibleError:
+            continue
+    return None
+
+
+class _EnoughError(Exception):
+    """Ends a search at the first candidate that satisfies."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__("a candidate satisfies every constraint")
+        self.evaluation = evaluation
+
+
+@dataclass(frozen=True)
+class _Log:
+    """Measurements that remember what they measured, and end the search at what satisfies."""
+
+    inner: Measurements
+    history: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.inner.model
+
+    @property
+    def objective(self) -> Objective | None:
+        return self.inner.objective
+
+    @property
+    def constraints(self) -> Sequence[Constraint]:
+        return self.inner.constraints
+
+    @property
+    def calibration(self) -> CalibrationData | None:
+        return self.inner.calibration
+
+    def expect(self, evaluations: int) -> None:
+        self.inner.expect(evaluations)
+
+    def evaluate(self, candidates: Sequence[Evaluation]) -> list[Evaluation]:
+        measured = self.inner.evaluate(candidates)
+        self.history.extend(measured)
+        for evaluation in measured:
+            if evaluation.satisfied and evaluation.error is None:
+                raise _EnoughError(evaluation)
+        return measured
