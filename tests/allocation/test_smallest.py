@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.allocation import Constraint, GridSearch, Smallest, Sparsity, allocate
+from secateur.allocation import Constraint, GridSearch, Sensitivity, Smallest, Sparsity, Strategy, allocate
 from secateur.errors import ConstraintError, TargetError
 from secateur.graph.graph import DependencyGraph
 from secateur.plan import FloatArray
@@ -59,13 +59,14 @@ def largest_sparsity(graph: DependencyGraph, least: float) -> float:
     return max(1 - graph.cost(dict(zip(names, p, strict=True))).parameters / graph.cost().parameters for p in fitting)
 
 
+@pytest.mark.parametrize("strategy", [EVERY_WIDTH, Sensitivity()], ids=["grid", "sensitivity"])
 @pytest.mark.parametrize("least", [20.0, 42.0, 60.0, 71.0])
 def test_a_search_finds_the_smallest(
-    model: TwoWidths, graph: DependencyGraph, scores: dict[str, FloatArray], least: float
+    model: TwoWidths, graph: DependencyGraph, scores: dict[str, FloatArray], least: float, strategy: Strategy
 ) -> None:
     target = Smallest(resolution=0.04)
     result = allocate(
-        graph, scores, target, strategy=EVERY_WIDTH, model=model, constraints=[Constraint(worth, at_least=least)]
+        graph, scores, target, strategy=strategy, model=model, constraints=[Constraint(worth, at_least=least)]
     )
     assert result.best is not None
     assert result.best.constraints["worth"] >= least

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
 from secateur.allocation.budget import path_sparsities, uniform_path
 from secateur.allocation.objective import Constraint, Objective
-from secateur.allocation.problem import Measurements, Problem
+from secateur.allocation.problem import ROUNDING, Measurements, Problem
 from secateur.allocation.result import AllocationResult, Evaluation
 from secateur.allocation.strategy import Strategy
 from secateur.allocation.targets import Smallest, Sparsity
@@ -38,13 +38,13 @@ def smallest(problem: Problem, target: Smallest, strategy: Strategy) -> Allocati
     """
     if problem.measurements is None or not problem.measurements.constraints:
         raise TargetError("the smallest model is bounded by constraints alone: give model= and constraints=")
-    log = _Log(problem.measurements)
-    problem = replace(problem, target=_sparsity(target, 0.5, target.resolution), measurements=log)
-    reachable = [s for s in path_sparsities(problem, uniform_path(problem)) if 0 < s <= target.largest]
+    history: list[Evaluation] = []
+    dense = replace(problem, target=_sparsity(target, 0.5, target.resolution))
+    reachable = [s for s in path_sparsities(dense, uniform_path(dense)) if 0 < s <= target.largest]
     best, low, high = None, -1, len(reachable)
     while high - low > 1 and _gap(reachable, low, high) > target.resolution:
         middle = (low + high) // 2
-        found = _search(problem, target, reachable[middle], strategy, best)
+        found = _search(dense, target, reachable[middle], strategy, best, history)
         if found is None:
             high = middle
             continue
@@ -52,17 +52,9 @@ def smallest(problem: Problem, target: Smallest, strategy: Strategy) -> Allocati
         if best is None or found.sparsity > best.sparsity:
             best = found
     if best is None:
-        best = _whole(problem, log)
-    return replace(problem.result(best, log.history), target=target)
-
-
-def _whole(problem: Problem, log: _Log) -> Evaluation:
-    """The dense model, where nothing smaller satisfies; or an error that names the nearest miss."""
-    try:
-        problem.evaluate([np.zeros(len(problem.fractions), dtype=np.int64)])
-    except _EnoughError as enough:
-        return enough.evaluation
-    return problem.best(log.history)
+        history += dense.evaluate([np.zeros(len(dense.fractions), dtype=np.int64)])
+        best = dense.best(history)  # the dense model, or an error that names the nearest miss
+    return replace(dense.result(best, history), target=target)
 
 
 def _gap(reachable: Sequence[float], low: int, high: int) -> float:
@@ -85,7 +77,12 @@ def _sparsity(target: Smallest, rho: float, tolerance: float) -> Sparsity:
 
 
 def _search(
-    problem: Problem, target: Smallest, rho: float, strategy: Strategy, hint: Evaluation | None
+    problem: Problem,
+    target: Smallest,
+    rho: float,
+    strategy: Strategy,
+    hint: Evaluation | None,
+    history: list[Evaluation],
 ) -> Evaluation | None:
     """The first candidate found near a sparsity that satisfies every constraint.
 
@@ -94,8 +91,10 @@ def _search(
     hints = () if hint is None else (hint,)
     for wider in _WIDER:
         near = replace(problem, target=_sparsity(target, rho, wider * target.resolution), hints=hints)
+        assert near.measurements is not None
+        watched = replace(near, measurements=_Until(near.measurements, near, history))
         try:
-            return strategy(near).best
+            return strategy(watched).best
         except _EnoughError as enough:
             return enough.evaluation
         except ConstraintError:
@@ -114,11 +113,12 @@ class _EnoughError(Exception):
 
 
 @dataclass(frozen=True)
-class _Log:
-    """Measurements that remember what they measured, and end the search at what satisfies."""
+class _Until:
+    """Measurements that end the search at the first candidate that is small enough and satisfies every constraint."""
 
     inner: Measurements
-    history: list[Evaluation] = field(default_factory=list)
+    problem: Problem
+    history: list[Evaluation]
 
     @property
     def model(self) -> nn.Module:
@@ -143,6 +143,13 @@ class _Log:
         measured = self.inner.evaluate(candidates)
         self.history.extend(measured)
         for evaluation in measured:
-            if evaluation.satisfied and evaluation.error is None:
+            if evaluation.satisfied and evaluation.error is None and self._is_small(evaluation):
                 raise _EnoughError(evaluation)
         return measured
+
+    def _is_small(self, evaluation: Evaluation) -> bool:
+        """Whether at least as much leaves as was asked for, within the caps: some candidates only probe a group."""
+        (goal,) = self.problem.goals
+        levels = self.problem.levels_of(evaluation)
+        caps = (cap.is_met_by(float(self.problem.sparsity(levels, cap.component))) for cap in self.problem.caps)
+        return evaluation.sparsity >= goal.low - ROUNDING and all(caps)
