@@ -4,12 +4,28 @@
 steps, and ``importance`` holds the criteria.
 """
 
-from secateur import importance
-from secateur.allocation import AllocationResult, Sparsity, Uniform, allocate
-from secateur.allocation.objective import Minimize
+from secateur import importance, metrics
+from secateur.allocation import (
+    AllocationResult,
+    BlackBox,
+    Constraint,
+    GridSearch,
+    Minimize,
+    NormBased,
+    Random,
+    Search,
+    Sensitivity,
+    Smallest,
+    Sparsity,
+    Uniform,
+    allocate,
+)
 from secateur.api import PruningResult, prune
 from secateur.errors import (
     CalibrationError,
+    ConstraintError,
+    InfeasibleError,
+    ObjectiveError,
     PlanError,
     ScoreError,
     SecateurError,
@@ -30,15 +46,26 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllocationResult",
+    "BlackBox",
     "CalibrationError",
+    "Constraint",
+    "ConstraintError",
     "DependencyGraph",
+    "GridSearch",
+    "InfeasibleError",
     "Minimize",
+    "NormBased",
+    "ObjectiveError",
     "PlanError",
     "PruningPlan",
     "PruningResult",
+    "Random",
     "ScoreError",
+    "Search",
     "SecateurError",
     "SecateurWarning",
+    "Sensitivity",
+    "Smallest",
     "Sparsity",
     "StorageError",
     "TargetError",
@@ -51,6 +78,7 @@ __all__ = [
     "apply",
     "importance",
     "load",
+    "metrics",
     "plan",
     "prune",
     "refit",

@@ -44,13 +44,15 @@ def test_the_best_of_several_draws() -> None:
     assert len({tuple(e.kept.values()) for e in batch}) == 30
 
 
-def test_draws_that_whole_channels_cannot_bring_to_the_target_are_drawn_again() -> None:
+def test_directions_that_miss_the_target_are_bent_until_they_meet_it() -> None:
     graph = linear_chain([4, 3, 5, 3, 4]).graph()
     problem, _ = posed(graph, Sparsity(0.4, tolerance=0.01), lambda kept: 0.0)
     found = Random(draws=10)(problem)
     expected = {tuple(problem.kept(levels).tolist()) for levels in every_level(problem)}
-    assert len(expected) == 3  # and two of five directions miss all of them
-    assert {tuple(e.kept.values()) for e in found.history} == expected
+    assert len(expected) == 3  # and the paths of two directions in five miss all of them
+    kept = [tuple(e.kept.values()) for e in found.history]
+    assert set(kept) <= expected
+    assert len(kept) == len(set(kept)) > 1
 
 
 def test_what_cannot_be_met() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import secateur
 from secateur.allocation import (
     AllocationResult,
+    BlackBox,
     GridSearch,
     NormBased,
     Problem,
@@ -126,7 +127,8 @@ STRATEGIES: dict[str, Make] = {
         GridSearch(levels=9) if len(case.graph.groups) > 2 else GridSearch(coefficients=SIXTEENTHS)
     ),
     # GD
-    # BlackBox
+    "BlackBox": lambda _: BlackBox(evaluations=25),
+    "BlackBox, cmaes": lambda _: BlackBox(evaluations=25, sampler="cmaes"),
     "Sensitivity": lambda _: Sensitivity(evaluations=30),
 }
 SEARCHES = [name for name in STRATEGIES if name not in ("Uniform", "NormBased")]

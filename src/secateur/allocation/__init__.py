@@ -1,6 +1,7 @@
 """Allocation: one pruning coefficient per channel group, so that a size target is met and the objective is best."""
 
 from secateur.allocation.allocate import allocate
+from secateur.allocation.black_box import BlackBox
 from secateur.allocation.budget import direction_path, meet, nearby_path, uniform_path
 from secateur.allocation.grid_search import GridSearch
 from secateur.allocation.norm_based import NormBased
@@ -16,6 +17,7 @@ from secateur.allocation.uniform import Uniform
 
 __all__ = [
     "AllocationResult",
+    "BlackBox",
     "Constraint",
     "Evaluation",
     "GridSearch",

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from secateur.allocation.budget import Path, meet, uniform_path
+from secateur.allocation.mixture import meet_near
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import Evaluation
-from secateur.errors import InfeasibleError
 from secateur.graph.cost import IntArray
 from secateur.plan import FloatArray
 
@@ -96,10 +96,7 @@ def suggested(problem: Problem, curves: Curves) -> IntArray:
     best, least = levels, _total(curves, levels)
     prices = _prices(problem, levels)
     for _ in range(_ROUNDS):
-        try:
-            levels = meet(problem, _path(problem, curves, prices))
-        except InfeasibleError:
-            break  # the targets of components may forbid what the curves would like
+        levels = meet_near(problem, _path(problem, curves, prices))
         if _total(curves, levels) < least:
             best, least = levels, _total(curves, levels)
         # The geometric mean with the last prices, because the turns may overshoot.

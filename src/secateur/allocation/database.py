@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import optuna
 import sqlalchemy
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
+from secateur.allocation.quiet import quiet
 from secateur.errors import StorageError
 
 _ATTEMPTS = 8
@@ -79,24 +78,24 @@ def open_database(url: str, *, heartbeat: int, grace: int) -> RDBStorage:
     raise AssertionError("unreachable")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Optuna's messages about the studies that it makes, and about features that it calls experimental."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
 def _opened(url: str, options: dict[str, Any], heartbeat: int, grace: int) -> RDBStorage:
     # Optuna takes the URL for a template.
     template = url.replace("{", "{{").replace("}", "}}")
     with quiet():
         return RDBStorage(template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace)
+
+
+def open_existing(url: str) -> RDBStorage:
+    """Open an Optuna storage to look into it.
+
+    Raises:
+        StorageError: the database isn't there, can't be reached, or isn't one.
+    """
+    with suppress(ArgumentError):
+        parsed = sqlalchemy.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+            raise StorageError(f"the storage {shown(url)} isn't there: no search has been made in it")
+    return open_database(url, heartbeat=1, grace=1)
 
 
 class _SqliteConnection(sqlite3.Connection):

@@ -23,7 +23,7 @@ from secateur.graph.graph import DependencyGraph
 from secateur.graph.randomness import same_randomness
 from secateur.importance.criterion import prunable_consumers
 from secateur.plan import FloatArray, PruningPlan, plan
-from secateur.recovery.refit import Reference, refit_consumers
+from secateur.recovery.refit import STEPS, Reference, refit_consumers
 from secateur.surgery import apply
 
 SEED = 0
@@ -63,8 +63,10 @@ class Evaluator:
         objective: Objective | None,
         constraints: Sequence[Constraint],
         calibration: CalibrationData | None,
+        refit_steps: int = STEPS,
     ) -> None:
         """Keep what candidates are made of and measured with; a one-shot iterator of calibration data is read here."""
+        self.refit_steps = refit_steps
         self.graph, self.scores, self.model = graph, scores, model
         self.objective, self.constraints = objective, tuple(constraints)
         self.calibration = None if calibration is None else as_calibration(calibration).source
@@ -101,7 +103,7 @@ class Evaluator:
         with warnings.catch_warnings():
             # Of few rows; the refit of the model that is chosen says so once, instead of every candidate's.
             warnings.simplefilter("ignore", SecateurWarning)
-            refit_consumers(small, self.model, pruning, reference)
+            refit_consumers(small, self.model, pruning, reference, steps=self.refit_steps)
 
     def _metrics(self, small: nn.Module, pruning: PruningPlan) -> Measurement:
         try:

@@ -23,7 +23,7 @@ def fingerprint(evaluator: Evaluator) -> dict[str, Any]:
         "channel groups": _digest(f"{g.name} {g.size};".encode() for g in groups),
         "scores": _digest(_order(evaluator.scores[g.name]) for g in groups),
         "weights": _digest(_bytes(t) for t in named_tensors(evaluator.model).values()),
-        "refit": evaluator.calibration is not None,
+        "refit": None if evaluator.calibration is None else f"{evaluator.refit_steps} steps",
         "objective": None if objective is None else f"{aim} {metric_name(objective)}",
         "constraints": [f"{c.name}{' (confident)' if c.confident else ''}" for c in evaluator.constraints],
     }

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from secateur.allocation.budget import Path, meet
+from secateur.allocation.budget import Path
+from secateur.allocation.mixture import meet_near
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
 from secateur.errors import SearchError
@@ -27,7 +28,8 @@ class NormBased:
     that leave together in one step, a unit's or those of tied groups, compete with their mean score.
 
     Scores that are ranks, like those of ``Reconstruction``, say nothing across groups: every group then loses the same
-    fraction. Needs no objective; one that is given is measured once.
+    fraction. Where a threshold can't meet all targets, those of components among them, it gives way to uniform
+    coefficients as little as is needed. Needs no objective; one that is given is measured once.
 
     Attributes:
         normalization: ``"mean"`` (of the absolute scores) or ``"none"``.
@@ -49,9 +51,9 @@ class NormBased:
             InfeasibleError: the target can't be met; the message names the nearest that can.
             ConstraintError: the one candidate misses a constraint.
         """
-        return problem.settled(meet(problem, self._path(problem)))
+        return problem.settled(meet_near(problem, self.path(problem)))
 
-    def _path(self, problem: Problem) -> Path:
+    def path(self, problem: Problem) -> Path:
         """The path on which every step is taken when the threshold passes its mean score."""
         paths = []
         for fractions, tie in zip(problem.fractions, problem.graph.ties, strict=True):

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.allocation.budget import direction_path, meet
+from secateur.allocation.budget import direction_path
+from secateur.allocation.mixture import meet_near
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
-from secateur.errors import InfeasibleError, SearchError
+from secateur.errors import SearchError
 from secateur.graph.cost import IntArray
 
 _SPARE_DRAWS = 20
-"""Draws that may miss the target in vain: with a small tolerance not every direction meets it."""
+"""Draws that may repeat earlier ones: where channels are few, there aren't many candidates that meet the target."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Random:
     """Coefficients in random proportions that meet the target; with ``draws`` above 1, the best by the objective.
 
     The fraction of a group's channels that stays falls as ``exp(-t d)``, with d drawn per group from the exponential
-    distribution, so that all mixtures of groups are equally likely, and t where the target is met. A draw that whole
-    channels can't bring to the target is drawn again, a few times.
+    distribution, so that all mixtures of groups are equally likely, and t where the target is met. A direction that
+    can't meet all targets, those of components among them, is bent towards the uniform one as little as is needed.
 
     Attributes:
         draws: how many candidates to draw; more than one needs an objective or constraints.
@@ -58,17 +59,10 @@ class Random:
         """Different levels that meet the target; fewer than ``draws`` if the directions give no more."""
         rng = np.random.default_rng(self.seed)
         found: dict[bytes, IntArray] = {}
-        missed: InfeasibleError | None = None
         for _ in range(self.draws + _SPARE_DRAWS):
             directions = rng.exponential(size=len(problem.fractions))
-            try:
-                levels = meet(problem, direction_path(problem, directions))
-            except InfeasibleError as error:
-                missed = missed or error
-            else:
-                found.setdefault(levels.tobytes(), levels)
+            levels = meet_near(problem, direction_path(problem, directions))
+            found.setdefault(levels.tobytes(), levels)
             if len(found) == self.draws:
                 break
-        if missed is not None and not found:
-            raise missed
         return list(found.values())

@@ -23,12 +23,13 @@ from optuna.storages import fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from secateur.allocation.database import failures_reported, open_database, quiet, shown
+from secateur.allocation.database import failures_reported, open_database, shown
 from secateur.allocation.evaluator import Evaluator, Measurement
 from secateur.allocation.fingerprint import fingerprint
 from secateur.allocation.ledger import Kept, kept_of
 from secateur.allocation.objective import Minimize
 from secateur.allocation.process import has_ended, this_process
+from secateur.allocation.quiet import quiet
 from secateur.allocation.result import Evaluation
 from secateur.errors import StorageError
 
@@ -51,7 +52,7 @@ class StudyLedger:
             url: SQLAlchemy's, of the database.
             study: its name.
             evaluator: what measures the candidates; the study must belong to the same model, scores and metrics.
-            job: a description for workers, as JSON, kept with a study that is made.
+            job: a description for other workers, as JSON, kept with the study in place of the last one.
             grace: seconds without a sign of life after which another worker's claim is taken over.
 
         Raises:
@@ -86,15 +87,15 @@ class StudyLedger:
         stored = self._study.user_attrs.get("fingerprint")
         if stored is None and not self._study.get_trials(deepcopy=False):
             self._study.set_user_attr("fingerprint", own)
-            if job is not None:
-                self._study.set_user_attr("job", dict(job))
-            return
+            stored = own
         differing = [part for part in own if stored is None or stored.get(part) != own[part]]
         if differing:
             raise StorageError(
                 f"study {self._study.study_name!r} in {shown(self._url)} belongs to another search: other "
                 f"{', '.join(differing)}; give another study= or storage="
             )
+        if job is not None:
+            self._study.set_user_attr("job", dict(job))
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -246,24 +247,6 @@ class StudyLedger:
                 except StorageInternalError:
                     break  # a beat is missed; where the database is gone for good, storing the result says so
         self._storage.remove_session()
-
-
-def stored_job(url: str, study: str) -> Mapping[str, Any]:
-    """The job that was stored with a study.
-
-    Raises:
-        StorageError: there is no such study, or no job in it.
-    """
-    storage = open_database(url, heartbeat=_BEAT, grace=2 * _BEAT)
-    with failures_reported(url):
-        names = [s.study_name for s in storage.get_all_studies()]
-        if study not in names:
-            known = f"there are {', '.join(map(repr, names))}" if names else "there are none"
-            raise StorageError(f"no study is called {study!r} in {shown(url)}; {known}")
-        job = storage.get_study_user_attrs(storage.get_study_id_from_name(study)).get("job")
-    if not isinstance(job, Mapping):
-        raise StorageError(f"study {study!r} in {shown(url)} holds no job; start its search from the command line")
-    return job
 
 
 def _attributes(measurement: Measurement) -> dict[str, Any]:

@@ -47,6 +47,9 @@ from secateur.graph.groups import Consumer
 from secateur.plan import PruningPlan, named_tensors
 from secateur.recovery.fit import Fit, Past, RefittedConsumer
 
+STEPS = 10
+"""Of L-BFGS past the function that follows a consumer; more gain next to nothing."""
+
 RECORDED_BYTES = 2**29
 """The most that a ``Reference`` keeps of the dense model's outputs."""
 
@@ -116,7 +119,7 @@ def refit(
     *,
     ridge: float = 1e-4,
     passes: int = 16,
-    steps: int = 10,
+    steps: int = STEPS,
 ) -> nn.Module:
     """Repair ``small``'s pruned consumers by least squares against ``model``; see :func:`refit_consumers`.
 
@@ -157,7 +160,7 @@ def refit_consumers(
     *,
     ridge: float = 1e-4,
     passes: int = 16,
-    steps: int = 10,
+    steps: int = STEPS,
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> RefitReport:
     """Refit in place, as :func:`refit` does, and say what was done.
