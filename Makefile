@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench reproduce clean
 
 demo: $(STAMP)
 	$(BIN)/secateur demo
@@ -26,9 +26,14 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench_analysis.py
 	$(BIN)/python benchmarks/bench_autoencoder.py
+	$(BIN)/python benchmarks/bench_search.py
+
+# The papers' tables and figures: on MNIST if SECATEUR_DATA names its folder (an hour or so), else on digits (minutes).
+reproduce: $(STAMP)
+	$(BIN)/secateur reproduce mnist-autoencoder
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist secateur-demo
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist secateur-demo secateur-reproduce
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("Secateur needs Python 3.10 or later and this is %d.%d; name a newer one: make PYTHON=python3.12" % v[:2])'

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import secateur
 from secateur.errors import PlanError, SecateurWarning, VerificationError
 from secateur.graph import DependencyGraph, trace
 from secateur.graph.rules import RULES
@@ -318,3 +319,18 @@ def test_outputs_that_are_not_finite_must_agree() -> None:
         model.second.bias[0] = float("nan")
     small, made = pruned(model, x)
     assert verify(model, small, made).largest_difference <= 1e-9
+
+
+def test_an_output_that_is_near_zero_by_chance_is_measured_by_the_dense_one() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
+    inputs = torch.randn(1, 64)
+    graph = secateur.trace(model, inputs)
+    plan = secateur.plan(graph, secateur.importance.Magnitude()(graph, model), 0.5)
+    with torch.no_grad():  # what the kept channels give is moved to zero, what the dense model gives isn't
+        last = dict(model.named_parameters())["4.bias"]
+        last -= secateur.apply(model, plan)(inputs)[0]
+    with torch.no_grad():
+        assert float(secateur.apply(model, plan)(inputs).abs()) < 1e-7
+    report = secateur.verify(model, secateur.apply(model, plan), plan)
+    assert report.largest_difference <= 1e-5

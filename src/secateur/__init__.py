@@ -9,6 +9,7 @@ from secateur.allocation import (
     AllocationResult,
     BlackBox,
     Constraint,
+    GradientDescent,
     GridSearch,
     Minimize,
     NormBased,
@@ -40,6 +41,7 @@ from secateur.io import load, save
 from secateur.plan import PruningPlan, plan
 from secateur.recovery import refit
 from secateur.surgery import apply
+from secateur.tradeoff import TradeOff, tradeoff
 from secateur.verify import VerificationReport, verify
 
 __version__ = "0.1.0"
@@ -51,6 +53,7 @@ __all__ = [
     "Constraint",
     "ConstraintError",
     "DependencyGraph",
+    "GradientDescent",
     "GridSearch",
     "InfeasibleError",
     "Minimize",
@@ -70,6 +73,7 @@ __all__ = [
     "StorageError",
     "TargetError",
     "TraceError",
+    "TradeOff",
     "Uniform",
     "VerificationError",
     "VerificationReport",
@@ -84,5 +88,6 @@ __all__ = [
     "refit",
     "save",
     "trace",
+    "tradeoff",
     "verify",
 ]

@@ -123,7 +123,7 @@ def verify(
             part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
             masked = check.masked(part)
             outputs, _ = check.run_small(apply(model, check.plan(part)), masked.draws)
-    compared = _compare(masked.outputs, outputs)
+    compared = _compare(masked.outputs, outputs, check.sizes)
     _check_outputs(compared, exact)
     largest = max((difference for difference, _ in compared), default=0.0)
     bound = max((tolerance for _, tolerance in compared), default=0.0)
@@ -158,7 +158,7 @@ class _Check:
         self._components: ComponentMap = component_map(model, None)
         tracer = Tracer(model, self._components)
         restart()
-        run_traced(model, entry_point, tracer)
+        self.sizes = [_largest(t) for t in tensors_in(run_traced(model, entry_point, tracer))]
         pin_unreached(tracer.trace)
         self._axes = {(a.parameter, a.axis): a.labels for a in tracer.trace.axes}
         self._solution: Solution = solve(tracer.trace)
@@ -301,23 +301,36 @@ def _check_outputs(compared: list[tuple[float, float]], exact: tuple[str, ...]) 
         )
 
 
-def _compare(masked: list[torch.Tensor], outputs: list[torch.Tensor]) -> list[tuple[float, float]]:
-    """(Largest difference relative to the largest value, tolerance) of each output of real or complex numbers."""
+def _compare(
+    masked: list[torch.Tensor], outputs: list[torch.Tensor], sizes: list[float]
+) -> list[tuple[float, float]]:
+    """(Largest difference relative to the largest value, tolerance) of each output of real or complex numbers.
+
+    The largest value is that of the masked or of the dense output, ``sizes``: what is left of an output of few numbers
+    may be near zero by chance, where rounding is not.
+    """
     found = []
-    for a, b in zip(masked, outputs, strict=True):
+    for a, b, size in zip(masked, outputs, sizes, strict=True):
         if a.numel() == 0 or not (a.is_floating_point() or a.is_complex()):
             continue
         if a.is_complex():
             a, b = torch.view_as_real(a), torch.view_as_real(b)
-        found.append((_relative_difference(a, b), _TOLERANCE.get(a.dtype, _LOOSEST)))
+        found.append((_relative_difference(a, b, size), _TOLERANCE.get(a.dtype, _LOOSEST)))
     return found
 
 
-def _relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+def _largest(tensor: torch.Tensor) -> float:
+    """The largest absolute value of a tensor of numbers, leaving out what isn't finite."""
+    values = tensor.detach().abs()
+    finite = values[values.isfinite()]
+    return float(finite.max()) if finite.numel() else 0.0
+
+
+def _relative_difference(a: torch.Tensor, b: torch.Tensor, size: float) -> float:
     # Below the root of the type's precision, an output is what rounding has left of larger numbers.
     smallest = math.sqrt(torch.finfo(a.dtype).eps) if a.dtype in _TOLERANCE else 1.0
     a, b = a.double(), b.double()
     if not torch.equal(a.isfinite(), b.isfinite()):
         return float("inf")
     a, b = (t.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
-    return float((a - b).abs().max()) / max(smallest, float(a.abs().max()))
+    return float((a - b).abs().max()) / max(smallest, size, _largest(a))

@@ -18,6 +18,7 @@ import secateur
 from secateur.allocation import (
     AllocationResult,
     BlackBox,
+    GradientDescent,
     GridSearch,
     NormBased,
     Problem,
@@ -126,7 +127,7 @@ STRATEGIES: dict[str, Make] = {
     "GridSearch": lambda case: (
         GridSearch(levels=9) if len(case.graph.groups) > 2 else GridSearch(coefficients=SIXTEENTHS)
     ),
-    # GD
+    "GradientDescent": lambda case: GradientDescent(distance, [case.batch]),
     "BlackBox": lambda _: BlackBox(evaluations=25),
     "BlackBox, cmaes": lambda _: BlackBox(evaluations=25, sampler="cmaes"),
     "Sensitivity": lambda _: Sensitivity(evaluations=30),

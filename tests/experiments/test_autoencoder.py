@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from secateur.experiments.autoencoder import HIDDEN, Autoencoder, psnr, train
+from secateur.experiments.autoencoder import HIDDEN, Autoencoder, fine_tune, psnr, train
 from secateur.experiments.images import load_digits
 
 
@@ -42,3 +43,21 @@ def test_training_improves_repeats_and_reports() -> None:
     assert psnr(model, images.test) == psnr(again, images.test)
     assert psnr(model, images.test) != psnr(train(images, epochs=5, seed=2), images.test)
     assert not model.training
+
+
+def test_a_linear_latent_can_be_negative() -> None:
+    images = torch.rand(50, 64)
+    latents = {linear: Autoencoder(64, (8, 4), linear_latent=linear).encoder(images) for linear in (False, True)}
+    assert latents[False].min() >= 0
+    assert latents[True].min() < 0
+
+
+def test_fine_tuning_goes_on_from_where_the_training_stopped() -> None:
+    images = load_digits()
+    model = train(images, epochs=5, linear_latent=True)
+    tuned = copy.deepcopy(model)
+    fine_tune(tuned, images, epochs=1, seed=3)
+    assert psnr(tuned, images.test) > psnr(model, images.test)
+    again = copy.deepcopy(model)
+    fine_tune(again, images, epochs=1, seed=3)
+    assert psnr(tuned, images.test) == psnr(again, images.test)

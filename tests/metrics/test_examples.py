@@ -112,6 +112,15 @@ def test_the_model_and_the_random_state_stay_as_they_were(training: bool) -> Non
     assert states[2] == random.getstate()
 
 
+def test_what_fails_leaves_the_model_as_it_was_too() -> None:
+    model = nn.Sequential(nn.Flatten(0), nn.Dropout(0.5)).train()
+    with pytest.raises(ObjectiveError, match="accuracy needs outputs of shape") as caught:
+        Accuracy(INPUTS, torch.zeros(23).long())(model)
+    assert caught.value.__traceback__ is not None
+    assert model[1].training
+    assert torch.is_grad_enabled()
+
+
 def test_no_gradients_are_kept() -> None:
     seen = []
 

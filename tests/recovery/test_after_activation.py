@@ -163,7 +163,7 @@ def test_rows_beyond_the_limit_are_thinned_evenly() -> None:
     assert torch.equal(targets, -features)
 
 
-# --- the refit ----------------------------------------------------------------------------------------------------------
+# --- the refit -------------------------------------------------------------------------------------------------------
 
 
 def pruned(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, secateur.PruningPlan]:
@@ -177,7 +177,7 @@ def pruned(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, secateur.Prunin
 def test_the_outputs_come_nearer(bias: bool) -> None:
     model = sequential(nn.Sigmoid(), bias=bias)
     with torch.no_grad():
-        model[2].weight.mul_(8)
+        dict(model.named_parameters())["2.weight"].mul_(8)
     inputs = torch.randn(500, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     errors = {}
     for steps in (0, 3, 10):
@@ -218,7 +218,7 @@ def test_few_rows_are_left_at_the_ridge_solution() -> None:
     for steps in (0, 10):
         small, plan = pruned(model, inputs)
         report = refit_consumers(small, model, plan, [inputs], steps=steps)
-        solutions.append(small.get_submodule("2").weight.detach())  # type: ignore[union-attr,operator]
+        solutions.append(dict(small.named_parameters())["2.weight"].detach())
         assert report.refitted[0].following == ""
     assert torch.equal(*solutions)
 

@@ -3,6 +3,7 @@
 from secateur.allocation.allocate import allocate
 from secateur.allocation.black_box import BlackBox
 from secateur.allocation.budget import direction_path, meet, nearby_path, uniform_path
+from secateur.allocation.gradient_descent import GradientDescent
 from secateur.allocation.grid_search import GridSearch
 from secateur.allocation.norm_based import NormBased
 from secateur.allocation.objective import Constraint, Minimize, Objective
@@ -20,6 +21,7 @@ __all__ = [
     "BlackBox",
     "Constraint",
     "Evaluation",
+    "GradientDescent",
     "GridSearch",
     "Measurements",
     "Minimize",

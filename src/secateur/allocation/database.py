@@ -31,16 +31,16 @@ def database_url(storage: str | Path) -> str:
     """An SQLAlchemy URL; a path stands for an SQLite file."""
     if isinstance(storage, str) and "://" in storage:
         return storage
-    return f"sqlite:///{Path(storage).expanduser().absolute()}"
+    path = Path(storage).expanduser().absolute()
+    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def shown(url: str) -> str:
     """The URL without what may be secret in it."""
     try:
-        parsed = sqlalchemy.make_url(url)
-    except ArgumentError:
+        return sqlalchemy.make_url(url).set(query={}).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
         return f"{url.partition('://')[0]}://..."
-    return parsed.set(query={}).render_as_string(hide_password=True)
 
 
 @contextmanager
@@ -78,6 +78,12 @@ def open_database(url: str, *, heartbeat: int, grace: int) -> RDBStorage:
     raise AssertionError("unreachable")
 
 
+def close_database(storage: RDBStorage) -> None:
+    """Close the connections that this thread, or none, uses."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def _opened(url: str, options: dict[str, Any], heartbeat: int, grace: int) -> RDBStorage:
     # Optuna takes the URL for a template.
     template = url.replace("{", "{{").replace("}", "}}")
@@ -85,17 +91,23 @@ def _opened(url: str, options: dict[str, Any], heartbeat: int, grace: int) -> RD
         return RDBStorage(template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace)
 
 
-def open_existing(url: str) -> RDBStorage:
-    """Open an Optuna storage to look into it.
+@contextmanager
+def existing_database(url: str) -> Iterator[RDBStorage]:
+    """An Optuna storage to look into; closed at the end.
 
     Raises:
         StorageError: the database isn't there, can't be reached, or isn't one.
     """
-    with suppress(ArgumentError):
+    with suppress(ArgumentError, ValueError):
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
             raise StorageError(f"the storage {shown(url)} isn't there: no search has been made in it")
-    return open_database(url, heartbeat=1, grace=1)
+    storage = open_database(url, heartbeat=1, grace=1)
+    try:
+        with failures_reported(url):
+            yield storage
+    finally:
+        close_database(storage)
 
 
 class _SqliteConnection(sqlite3.Connection):
@@ -120,7 +132,7 @@ def _check_connection(url: str, options: dict[str, Any]) -> None:
             engine.connect().close()
         finally:
             engine.dispose()
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise StorageError(
             f"{shown(url)} is no storage: {_reason(error)}; give a path, or a URL such as postgresql://user@host/database"
         ) from error

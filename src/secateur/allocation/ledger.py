@@ -7,7 +7,7 @@ a table run the same search, and each measures what nobody has claimed yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeAlias
 
@@ -32,6 +32,10 @@ class Ledger(Protocol):
 
     def refresh(self) -> None:
         """Read what others have stored."""
+        ...
+
+    def in_turn(self, candidates: Sequence[Evaluation]) -> Sequence[Evaluation]:
+        """The candidates in the order in which this worker had best claim them."""
         ...
 
     def claim(self, candidate: Evaluation) -> bool:
@@ -66,6 +70,10 @@ class MemoryLedger:
 
     def refresh(self) -> None:
         """There are no others."""
+
+    def in_turn(self, candidates: Sequence[Evaluation]) -> Sequence[Evaluation]:
+        """As they are."""
+        return candidates
 
     def claim(self, candidate: Evaluation) -> bool:
         """Whether it isn't known."""

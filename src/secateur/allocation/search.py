@@ -73,6 +73,7 @@ class Search:
         on_progress: called after every candidate.
         refit_steps: the ``steps`` of each candidate's refit. With those of :func:`secateur.refit`, candidates are
             measured as the result will be; with 0 several times as fast, and ranked nearly alike.
+        calibration: what candidates are refitted on, if not on all that the result is: a part of it is quicker.
         job: a description of the search for other workers, as JSON, kept with the study.
         grace: seconds without a sign of life after which the work of a process on another machine is taken over. One
             that has died on the same machine is noticed at once.
@@ -86,6 +87,7 @@ class Search:
     jobs: int = 1
     on_progress: Callable[[Progress], object] | None = None
     refit_steps: int = STEPS
+    calibration: CalibrationData | None = None
     job: Mapping[str, Any] | None = None
     grace: int = 60
 
@@ -114,6 +116,8 @@ class Search:
             ConstraintError: two constraints have the same name.
             StorageError: the storage can't be reached, or the study belongs to another search.
         """
+        if calibration is not None and self.calibration is not None:
+            calibration = self.calibration
         evaluator = Evaluator(graph, scores, model, objective, _named_apart(constraints), calibration, self.refit_steps)
         workers = Inline(evaluator) if self.jobs == 1 else Processes(evaluator, self.jobs)
         return MeasuredSearch(evaluator, workers, self._ledger(evaluator), self.on_progress)
@@ -230,11 +234,11 @@ class MeasuredSearch:
 
     def _start(self, pending: dict[Kept, Evaluation], running: dict[Future[Measurement], Evaluation]) -> None:
         """Claim what nobody has claimed, as long as there are free slots."""
-        for kept, candidate in list(pending.items()):
+        for candidate in self._ledger.in_turn(list(pending.values())):
             if len(running) == self._workers.slots:
                 return
             if self._ledger.claim(candidate):
-                del pending[kept]
+                del pending[kept_of(candidate)]
                 running[self._workers.submit(candidate.coefficients)] = candidate
 
     def _store(self, candidate: Evaluation, measurement: Measurement, pending: dict[Kept, Evaluation]) -> None:

@@ -1,8 +1,8 @@
 """Soft masks: channels fade out in the order of their scores as a continuous pruning coefficient passes their rank.
 
-The mask of channel i in a group with coefficient c is ``sigmoid((rank_i - c) / temperature)``, where the rank in (0, 1) is
-the channel's place by score: the fraction of the group (of the channel's block, where the group has blocks) that has left
-when half of the channel has. It multiplies the consumer axes of the parameters, where zero is the same as removal.
+The mask of channel i in a group with coefficient c is ``sigmoid((rank_i - c) / temperature)``, where the rank in (0, 1)
+is the channel's place by score: the fraction of the group (of the channel's block, where the group has blocks) that has
+left when half of the channel has. It multiplies the consumer axes of the parameters, where zero is the same as removal.
 Channels that no parameter consumes, such as queries and keys, are masked where they are made, biases included.
 
 Source: arXiv 2507.14882; straight-through gradients, Bengio et al., arXiv 1308.3432.
@@ -29,32 +29,38 @@ class SoftMasks:
 
     Attributes:
         ranks: shape (channels,), of all groups end to end; channels that leave together have equal ranks.
+        spacing: shape (channels,); how far each channel's rank is from the next.
         variable_of: shape (channels,); the variable whose coefficient moves each channel.
         axes: parameter name to its masked axes, each with the channel of every index, shape (length of the axis,);
             -1 where an index is never masked.
     """
 
     ranks: Tensor
+    spacing: Tensor
     variable_of: Tensor
     axes: Mapping[str, tuple[tuple[int, Tensor], ...]]
 
     @classmethod
     def of(cls, graph: DependencyGraph, scores: Mapping[str, FloatArray]) -> SoftMasks:
         """The masks of a graph's groups, their channels ordered by these scores as in :func:`secateur.plan`."""
+        sizes = np.array([g.size for g in graph.groups], dtype=np.int64)
+        spacing = [1 / g.units for g in graph.groups]
         ranks = [_ranks(g, scores[g.name]) for g in graph.groups]
-        variable_of_group = np.empty(len(graph.groups), dtype=np.int64)
-        for variable, tie in enumerate(graph.ties):
-            variable_of_group[tie] = variable
-        sizes = [g.size for g in graph.groups]
         return cls(
             torch.from_numpy(np.concatenate([np.zeros(0), *ranks])),
-            torch.from_numpy(np.repeat(variable_of_group, sizes)),
+            torch.from_numpy(np.repeat(np.array(spacing, dtype=np.float64), sizes)),
+            torch.from_numpy(np.repeat(variable_of_group(graph), sizes)),
             _masked_axes(graph),
         )
 
     def soft(self, coefficients: Tensor, temperature: float) -> Tensor:
-        """The masks in (0, 1), shape (channels,), for coefficients of shape (variables,)."""
-        return torch.sigmoid((self.ranks - coefficients[self.variable_of]) / temperature)
+        """The masks in (0, 1), shape (channels,), for coefficients of shape (variables,).
+
+        In a group of few channels the temperature is at least half of the distance between two ranks: below, no channel
+        would feel the coefficient.
+        """
+        widths = (self.spacing / 2).clamp(min=temperature)
+        return torch.sigmoid((self.ranks - coefficients[self.variable_of]) / widths)
 
     def hard(self, coefficients: Tensor) -> Tensor:
         """The masks at temperature zero, 0 or 1, shape (channels,), for coefficients of shape (variables,)."""
@@ -78,6 +84,14 @@ class SoftMasks:
                 tensor = tensor * on_device[channels.to(tensor.device)].reshape(shape)
             result[name] = tensor
         return result
+
+
+def variable_of_group(graph: DependencyGraph) -> IntArray:
+    """The variable that each group's coefficient is, shape (groups,)."""
+    variables = np.empty(len(graph.groups), dtype=np.int64)
+    for variable, tie in enumerate(graph.ties):
+        variables[tie] = variable
+    return variables
 
 
 def _ranks(group: Group, scores: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from secateur.allocation.database import failures_reported, open_existing, shown
+from secateur.allocation.database import existing_database, shown
 from secateur.allocation.process import has_ended
 from secateur.errors import StorageError
 
@@ -45,8 +45,7 @@ def studies(url: str) -> list[StudyStatus]:
     Raises:
         StorageError: the database can't be reached.
     """
-    storage = open_existing(url)
-    with failures_reported(url):
+    with existing_database(url) as storage:
         found = [s for s in storage.get_all_studies() if "fingerprint" in s.user_attrs]
         return [_status(storage, s.study_name, s._study_id, s.user_attrs.get("job")) for s in found]
 

@@ -8,11 +8,13 @@ twice. A trial that fails without a traceback is no measurement: withdrawn, or a
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 import uuid
+import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,7 +25,7 @@ from optuna.storages import fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from secateur.allocation.database import failures_reported, open_database, shown
+from secateur.allocation.database import close_database, failures_reported, open_database, shown
 from secateur.allocation.evaluator import Evaluator, Measurement
 from secateur.allocation.fingerprint import fingerprint
 from secateur.allocation.ledger import Kept, kept_of
@@ -69,6 +71,7 @@ class StudyLedger:
         self._watched: set[int] = set()
         self._stale_checked = -math.inf
         self._storage = open_database(url, heartbeat=self._beat, grace=grace)
+        weakref.finalize(self, close_database, self._storage)
         with failures_reported(url):
             self._study = self._opened(study, minimize=isinstance(evaluator.objective, Minimize))
             self._id = self._storage.get_study_id_from_name(study)
@@ -136,6 +139,12 @@ class StudyLedger:
         )
 
     # --- claims -----------------------------------------------------------------------------------------------------
+
+    def in_turn(self, candidates: Sequence[Evaluation]) -> Sequence[Evaluation]:
+        """The candidates in an order of this worker's own, if there are others, so that few claims meet."""
+        if not any(self._running.values()):
+            return candidates
+        return random.Random(self._me["claims"]).sample(candidates, len(candidates))
 
     def claim(self, candidate: Evaluation) -> bool:
         """Whether the candidate is now this worker's to measure; not if it is known, or another live worker's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.errors import ObjectiveError
 from secateur.extras import needs
@@ -39,12 +39,15 @@ class Accuracy(Examples):
         """The model's accuracy, in [0, 1]."""
         with needs("torchmetrics", extra="metrics"):
             from torchmetrics.classification import MulticlassAccuracy
-        accuracy: MulticlassAccuracy | None = None
-        for outputs, targets in self.outputs(model):
+        accuracies: list[MulticlassAccuracy] = []  # one, once the first outputs tell the number of classes
+
+        def update(outputs: Tensor, targets: Tensor) -> None:
             if outputs.ndim < 2:
                 raise ObjectiveError(f"accuracy needs outputs of shape (batch, classes), not {tuple(outputs.shape)}")
-            if accuracy is None:
-                accuracy = MulticlassAccuracy(outputs.shape[1], top_k=self.top_k, average="micro").to(outputs.device)
-            accuracy.update(outputs, targets)
-        assert accuracy is not None  # there is at least one example
-        return float(accuracy.compute())
+            if not accuracies:
+                made = MulticlassAccuracy(outputs.shape[1], top_k=self.top_k, average="micro")
+                accuracies.append(made.to(outputs.device))
+            accuracies[0].update(outputs, targets)
+
+        self.run(model, update)
+        return float(accuracies[0].compute())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -57,8 +57,8 @@ class Examples:
     def _targets(self) -> Tensor:
         return self.inputs if self.targets is None else self.targets
 
-    def outputs(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-        """The model's outputs and their targets, batch by batch, in evaluation mode and without gradients.
+    def run(self, model: nn.Module, update: Callable[[Tensor, Tensor], object]) -> None:
+        """Hand over the model's outputs and their targets, batch by batch, in evaluation mode and without gradients.
 
         Raises:
             ObjectiveError: the model returns something other than one tensor.
@@ -71,7 +71,7 @@ class Examples:
                         f"{self.name} needs a model that returns one tensor, not {_kind(outputs)}; give "
                         "forward=lambda model, inputs: ..., which picks the tensor"
                     )
-                yield outputs, targets
+                update(outputs, targets)
 
 
 def _kind(value: object) -> str:

@@ -32,8 +32,7 @@ class Psnr(Examples):
         with needs("torchmetrics", extra="metrics"):
             from torchmetrics.image import PeakSignalNoiseRatio
         ratio = PeakSignalNoiseRatio(data_range=self.peak)
-        for outputs, targets in self.outputs(model):
-            ratio.to(outputs.device).update(outputs, targets)
+        self.run(model, lambda outputs, targets: ratio.to(outputs.device).update(outputs, targets))
         return float(ratio.compute())
 
 
@@ -62,8 +61,11 @@ class Ssim(Examples):
         with needs("torchmetrics", extra="metrics"):
             from torchmetrics.image import StructuralSimilarityIndexMeasure
         similarity = StructuralSimilarityIndexMeasure(data_range=self.peak)
-        for outputs, targets in self.outputs(model):
+
+        def update(outputs: Tensor, targets: Tensor) -> None:
             similarity.to(outputs.device).update(self._images(outputs), self._images(targets))
+
+        self.run(model, update)
         value = similarity.compute()
         return float(value if isinstance(value, Tensor) else value[0])
 

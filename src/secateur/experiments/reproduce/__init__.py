@@ -1,0 +1,1 @@
+"""The papers' first experiment: an autoencoder pruned by every method, and the tables and figures of it."""

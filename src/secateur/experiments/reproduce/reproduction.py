@@ -1,0 +1,202 @@
+"""The whole experiment: train, prune by every method to every sparsity, find the smallest, gather what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import secateur
+from secateur.allocation import Progress
+from secateur.experiments.images import Images
+from secateur.experiments.reproduce.checkpoints import trained
+from secateur.experiments.reproduce.methods import FINE_TUNED, SMALLEST
+from secateur.experiments.reproduce.records import Cache, Record
+from secateur.experiments.reproduce.runs import Dense, drawn, run
+from secateur.experiments.reproduce.settings import Settings, Split
+
+OnStep = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and out of how much."""
+
+_RESOLUTION = 0.01
+"""How near to the largest sparsity that keeps the PSNR after fine-tuning the bisection goes."""
+
+_LARGEST = 0.95
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one method.
+
+    Attributes:
+        method: its name.
+        refit: whether to refit.
+        target: the sparsity; None for the smallest model.
+    """
+
+    method: str
+    refit: bool
+    target: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduction:
+    """What was found.
+
+    Attributes:
+        name: of the data set.
+        shape: height and width of an image.
+        settings: what was asked.
+        dense: seed to the dense model's PSNR over the test images, in dB.
+        records: one for every seed, method, sparsity and arm.
+        tuned: for every seed the largest sparsity found that keeps the PSNR after fine-tuning; empty without any.
+        originals: the images whose reconstructions are drawn, as in :class:`Record`.
+        reconstructed: their reconstructions by the dense model of seed 0.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    settings: Settings
+    dense: dict[int, float]
+    records: tuple[Record, ...]
+    tuned: tuple[Record, ...]
+    originals: str
+    reconstructed: str
+
+    @property
+    def title(self) -> str:
+        """What tables are of."""
+        seeds = "1 seed" if self.settings.seeds == 1 else f"mean of {self.settings.seeds} seeds (and range)"
+        latent = "a linear latent layer" if self.settings.linear_latent else "ReLU"
+        return f"Autoencoder with {latent} on {self.name}: test images, {seeds}"
+
+    def of(self, *, method: str, refit: bool, target: float | None) -> list[Record]:
+        """The records of one method at one sparsity, a seed after the other."""
+        return [r for r in self.records if (r.method, r.refit, r.target) == (method, refit, target)]
+
+    def as_data(self) -> dict[str, Any]:
+        """All of it as JSON can hold it, without the images."""
+        return {
+            "dataset": self.name,
+            "settings": asdict(self.settings),
+            "dense": self.dense,
+            "records": [record.as_data() for record in self.records],
+            "smallest after fine-tuning": [record.as_data() for record in self.tuned],
+        }
+
+
+def reproduce(
+    images: Images, settings: Settings, out: Path, on_step: OnStep = lambda _name, _done, _total: None
+) -> Reproduction:
+    """Run all that is asked and isn't in ``out`` yet.
+
+    Args:
+        images: the data.
+        settings: what to run.
+        out: keeps checkpoints and the results of single runs.
+        on_step: told of the progress: of the whole, of a training, and of a search.
+
+    Raises:
+        SecateurError: a file in ``out`` can't be read or written.
+    """
+    experiment = _Experiment(Split.of(images), settings, out, on_step)
+    records = [record for seed in range(settings.seeds) for record in experiment.records(seed)]
+    tuned = [experiment.smallest_tuned(seed) for seed in range(settings.seeds)] if settings.fine_tune else []
+    return Reproduction(
+        name=images.name,
+        shape=images.shape,
+        settings=settings,
+        dense={seed: experiment.dense(seed).psnr() for seed in range(settings.seeds)},
+        records=tuple(records),
+        tuned=tuple(record for record in tuned if record is not None),
+        originals=(experiment.split.drawn * 255).round().byte().numpy().tobytes().hex(),
+        reconstructed=drawn(experiment.split, experiment.dense(0).model),
+    )
+
+
+def runs(settings: Settings) -> Iterator[Run]:
+    """The runs for every seed, in order."""
+    for refit in (False, True):
+        for target in settings.sparsities:
+            yield from (Run(method, refit, target) for method in settings.methods)
+    yield from (Run(method, True, None) for method in settings.methods if method in SMALLEST)
+
+
+class _Experiment:
+    """Runs that are cached on disk, and their progress."""
+
+    def __init__(self, split: Split, settings: Settings, out: Path, on_step: OnStep) -> None:
+        self.split, self.settings, self.out, self.on_step = split, settings, out, on_step
+        self._cache = Cache(out / "runs")
+        self._dense: dict[int, Dense] = {}
+        self._done, self._total = 0, settings.seeds * len(list(runs(settings)))
+
+    def dense(self, seed: int) -> Dense:
+        if seed not in self._dense:
+            model = trained(
+                self.split.images,
+                self.out / "checkpoints",
+                seed=seed,
+                epochs=self.settings.epochs,
+                linear_latent=self.settings.linear_latent,
+                on_epoch=lambda done, total: self.on_step(f"train, seed {seed}", done, total),
+            )
+            self._dense[seed] = Dense.of(seed, model, self.split)
+        return self._dense[seed]
+
+    def records(self, seed: int) -> Iterator[Record]:
+        for each in runs(self.settings):
+            yield self.record(seed, each)
+            self._done += 1
+            self.on_step("runs", self._done, self._total)
+
+    def record(self, seed: int, asked: Run) -> Record:
+        dense = self.dense(seed)
+
+        def on_progress(progress: Progress) -> None:
+            self.on_step("search", progress.done, progress.total)
+
+        def make() -> Record:
+            made = run(dense, asked.method, asked.target, self.settings, refit=asked.refit, on_progress=on_progress)
+            self.on_step("search", 1, 1)
+            return made
+
+        size = "smallest" if asked.target is None else f"{asked.target:g}"
+        arm = "refit" if asked.refit else "plain"
+        return self._cache.get(f"seed-{seed}-{size}-{asked.method}-{arm}", self._key(seed, asked), make)
+
+    def _key(self, seed: int, asked: Run) -> dict[str, Any]:
+        """All that a run's result depends on."""
+        settings = self.settings
+        return {
+            **asdict(asked),
+            "seed": seed,
+            "method": asked.method,
+            "images": self.split.images.name,
+            "linear_latent": settings.linear_latent,
+            "epochs": settings.epochs,
+            "fine_tune": settings.fine_tune if asked.refit and asked.method in FINE_TUNED else 0,
+            "evaluations": settings.evaluations,
+            "refit_steps": settings.refit_steps if asked.refit else None,
+            "drop": settings.drop if asked.target is None else None,
+            "secateur": secateur.__version__,
+        }
+
+    def smallest_tuned(self, seed: int) -> Record | None:
+        """The smallest model found that keeps the PSNR over the held-out images after fine-tuning, by bisection."""
+        method = next((name for name in SMALLEST if name in self.settings.methods), None)
+        if method is None:
+            return None
+        best = self.record(seed, Run(method, True, None))
+        least = self.dense(seed).held_out_psnr() - self.settings.drop
+        low, high = best.sparsity, _LARGEST
+        while high - low > _RESOLUTION:
+            middle = round((low + high) / 2, 3)
+            record = self.record(seed, Run(method, True, middle))
+            assert record.tuned_held_out is not None
+            if record.tuned_held_out >= least:
+                best, low = record, middle
+            else:
+                high = middle
+        return best

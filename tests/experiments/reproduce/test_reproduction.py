@@ -1,0 +1,133 @@
+"""All of the reproduction on digits, with a model that is hardly trained and searches that are hardly searches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from secateur.experiments.images import Images, load_digits
+from secateur.experiments.reproduce import reproduction
+from secateur.experiments.reproduce.methods import FINE_TUNED, METHODS, SMALLEST
+from secateur.experiments.reproduce.pictures import all_pictures
+from secateur.experiments.reproduce.records import Record
+from secateur.experiments.reproduce.reproduction import Reproduction, reproduce
+from secateur.experiments.reproduce.settings import Settings, Split
+from secateur.experiments.reproduce.tables import all_tables, main_tables
+
+SETTINGS = Settings(seeds=1, sparsities=(0.6,), methods=tuple(METHODS), epochs=20, evaluations=18)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return load_digits()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("out")
+
+
+@pytest.fixture(scope="module")
+def found(images: Images, out: Path) -> Reproduction:
+    return reproduce(images, SETTINGS, out)
+
+
+def test_searches_see_neither_test_images_nor_those_of_the_calibration(images: Images) -> None:
+    split = Split.of(images)
+    calibration = sum(len(batch) for batch in split.calibration)
+    assert split.calibration[0].data_ptr() == images.train.data_ptr()
+    assert split.held_out.data_ptr() == images.train[-400:].data_ptr()
+    assert len(split.held_out) == 400
+    assert calibration + len(split.held_out) <= len(images.train)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_meets_every_sparsity(found: Reproduction, method: str, refit: bool) -> None:
+    for target in SETTINGS.sparsities:
+        (record,) = found.of(method=method, refit=refit, target=target)
+        assert record.sparsity == pytest.approx(target, abs=0.01 if not method.startswith("torch") else 0.02)
+        assert 0 < record.psnr < found.dense[0] + 0.2
+        assert (record.tuned is not None) == (refit and method in FINE_TUNED)
+        assert set(record.coefficients) == {"encoder.0", "encoder.2", "encoder.4", "decoder.0", "decoder.2"}
+
+
+def test_refit_repairs_what_pytorch_breaks(found: Reproduction) -> None:
+    plain, refitted = (found.of(method="torch-random", refit=refit, target=0.6)[0] for refit in (False, True))
+    assert refitted.psnr > plain.psnr + 1
+    assert refitted.drift < plain.drift
+
+
+def test_searches_beat_one_coefficient_for_all(found: Reproduction) -> None:
+    def held_out(method: str) -> float:
+        return found.of(method=method, refit=True, target=0.6)[0].held_out
+
+    assert max(map(held_out, ("sensitivity", "tpe", "grid"))) >= held_out("uniform")
+
+
+def test_the_smallest_models_keep_the_psnr(found: Reproduction, images: Images) -> None:
+    smallest = [r for r in found.records if r.target is None]
+    assert [r.method for r in smallest] == [name for name in METHODS if name in SMALLEST]
+    dense = found.of(method="uniform", refit=True, target=0.6)[0].held_out
+    for record in smallest:
+        assert record.held_out > dense - SETTINGS.drop - 0.3
+        assert record.sparsity > 0.3
+    (tuned,) = found.tuned
+    assert tuned.sparsity >= next(r.sparsity for r in smallest if r.method == tuned.method)
+
+
+def test_nothing_is_run_twice(found: Reproduction, images: Images, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_arguments: object, **_settings: object) -> Record:
+        raise AssertionError("this run is known")
+
+    monkeypatch.setattr(reproduction, "run", never)
+    assert reproduce(images, SETTINGS, out).records == found.records
+
+
+def test_what_was_stopped_goes_on(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(seeds=1, sparsities=(0.3,), methods=("torch-l2", "uniform"), epochs=1, fine_tune=0)
+    real, done = reproduction.run, 0
+
+    def stops(*arguments: object, **more: object) -> Record:
+        nonlocal done
+        if done == 3:
+            raise KeyboardInterrupt
+        done += 1
+        return real(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reproduction, "run", stops)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(images, settings, tmp_path)
+    done = 2
+    assert len(reproduce(images, settings, tmp_path).records) == 4
+    assert done == 3
+
+
+def test_tables_hold_every_method_at_every_sparsity(found: Reproduction) -> None:
+    tables = {table.title: table for table in all_tables(found)}
+    assert len(main_tables(found)) < len(tables)
+    psnr = tables["PSNR, dB, with refit"]
+    assert list(psnr.columns) == ["method", "60%"]
+    assert [row[0] for row in psnr.rows] == ["dense", *(method.label for method in METHODS.values())]
+    (record,) = found.of(method="uniform", refit=True, target=0.6)
+    row = next(row for row in psnr.rows if row[0] == "Uniform")
+    assert row[1] == f"{record.psnr:.2f}"
+    assert any(title.startswith("pruning coefficients at 60%, without") for title in tables)
+    assert any(title.startswith("latent drift") for title in tables)
+    assert "| Uniform |" in psnr.as_markdown()
+    assert "| --- | ---: |" in psnr.as_markdown()
+
+
+def test_figures_are_pictures(found: Reproduction) -> None:
+    pictures = dict(all_pictures(found))
+    assert len(pictures) == 10
+    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
+    assert {"reconstructions-without-refit.png", "psnr-fine-tuned.png", "cost.png"} <= set(pictures)
+
+
+def test_results_as_data(found: Reproduction) -> None:
+    data = json.loads(json.dumps(found.as_data()))
+    assert len(data["records"]) == 2 * len(METHODS) + len(SMALLEST)
+    assert data["dataset"] == "digits"
