@@ -334,3 +334,27 @@ def test_an_output_that_is_near_zero_by_chance_is_measured_by_the_dense_one() ->
         assert float(secateur.apply(model, plan)(inputs).abs()) < 1e-7
     report = secateur.verify(model, secateur.apply(model, plan), plan)
     assert report.largest_difference <= 1e-5
+
+
+class Cancelling(nn.Module):
+    """The difference of two large numbers that are nearly the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.into = nn.Linear(32, 256)
+        self.out = nn.Linear(256, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.out(torch.relu(self.into(x))) * 1e3
+        return out - out.detach().round()
+
+
+def test_an_output_that_rounding_moves_may_differ_by_as_much() -> None:
+    model = Cancelling()
+    inputs = torch.randn(4, 32)
+    graph = secateur.trace(model, inputs)
+    plan = secateur.plan(graph, secateur.importance.Magnitude()(graph, model), 0.5)
+    small = secateur.apply(model, plan)
+    report = secateur.verify(model, small, plan)
+    assert 1e-5 < report.largest_difference < report.tolerance <= 1e-3

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur import io
 from secateur.allocation import (
@@ -146,7 +145,7 @@ def prune(
         search=search or Search(),
     )
     pruning = plan(graph, scores, allocation.coefficients)
-    dense = model if allocation.weights is None else _with_weights(model, allocation.weights)
+    dense = allocation.dense(model)
     small = apply(dense, pruning)
     report = verify(dense, small, pruning)
     if data is not None:
@@ -163,13 +162,6 @@ def _target(target: float | Target, of: str, tolerance: float) -> Target:
         if given not in (default, getattr(target, name, default)):
             raise TargetError(f"{name}={given!r} contradicts the target, {target}; give it in the target alone")
     return target
-
-
-def _with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of the model with the weights that a strategy has trained."""
-    trained = copy.deepcopy(model)
-    trained.load_state_dict({**trained.state_dict(), **weights})
-    return trained
 
 
 def _default_criterion(calibration: CalibrationData | None) -> Criterion:

@@ -7,11 +7,13 @@ Four statements, checked after surgery and before any repair:
 3. every entry point's outputs equal those of the original in which the removed channels are zeroed wherever they are
    summed over (design, section 6); groups under a mixing operation can't satisfy this by nature, so that for models
    with such groups the statement is proved with all other groups removed, and the outputs' shapes with all of them;
+   where an output is so sensitive that rounding shows, it may differ as much as rounding the weights anew makes it;
 4. parameters and MACs, counted on the smaller model, are those predicted in closed form.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -43,6 +45,12 @@ _ADVICE = "make plans with secateur.plan, from the graph of this model and entry
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 _LOOSEST = 2.5e-1  # for types of eight bits
 
+_ROUNDINGS = 8
+"""Two orders of summation may differ by so many times what another rounding of the weights does."""
+
+_MOST_NOISE = 100
+"""How far beyond its dtype's tolerance an output may differ, however sensitive it is."""
+
 
 Kept = dict[str, NDArray[np.bool_]]
 
@@ -55,7 +63,8 @@ class VerificationReport:
         exact: groups that shrink and for which pruned equals masked.
         mixing: groups that shrink under a mixing operation (or are tied to one that does), checked for shape only.
         largest_difference: between outputs of the smaller and the masked model, relative to an output's largest value.
-        tolerance: the largest tolerance among the outputs' dtypes.
+        tolerance: the largest tolerance among the outputs: that of their dtype, or more where an output is so
+            sensitive that rounding its weights anew moves it further.
         outputs: number of outputs compared: those with floating-point or complex numbers. Of others, such as an argmax
             that a tie may turn, only the shapes are.
         cost: parameters and MACs, predicted and counted alike.
@@ -122,8 +131,12 @@ def verify(
         if mixing:
             part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
             masked = check.masked(part)
-            outputs, _ = check.run_small(apply(model, check.plan(part)), masked.draws)
-    compared = _compare(masked.outputs, outputs, check.sizes)
+            small = apply(model, check.plan(part))
+            outputs, _ = check.run_small(small, masked.draws)
+        compared = _compare(masked.outputs, outputs, check.sizes)
+        if any(difference > tolerance for difference, tolerance in compared):
+            rounded, _ = check.run_small(_rounded_anew(small), masked.draws)
+            compared = _allowing_for(_compare(outputs, rounded, check.sizes), compared)
     _check_outputs(compared, exact)
     largest = max((difference for difference, _ in compared), default=0.0)
     bound = max((tolerance for _, tolerance in compared), default=0.0)
@@ -301,9 +314,7 @@ def _check_outputs(compared: list[tuple[float, float]], exact: tuple[str, ...]) 
         )
 
 
-def _compare(
-    masked: list[torch.Tensor], outputs: list[torch.Tensor], sizes: list[float]
-) -> list[tuple[float, float]]:
+def _compare(masked: list[torch.Tensor], outputs: list[torch.Tensor], sizes: list[float]) -> list[tuple[float, float]]:
     """(Largest difference relative to the largest value, tolerance) of each output of real or complex numbers.
 
     The largest value is that of the masked or of the dense output, ``sizes``: what is left of an output of few numbers
@@ -317,6 +328,26 @@ def _compare(
             a, b = torch.view_as_real(a), torch.view_as_real(b)
         found.append((_relative_difference(a, b, size), _TOLERANCE.get(a.dtype, _LOOSEST)))
     return found
+
+
+def _rounded_anew(model: nn.Module) -> nn.Module:
+    """A copy in which every weight is another rounding of nearly the same number."""
+    copied = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            if parameter.is_floating_point():
+                signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
+                parameter *= 1 + torch.finfo(parameter.dtype).eps * signs.to(parameter)
+    return copied
+
+
+def _allowing_for(noise: list[tuple[float, float]], compared: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The comparison with tolerances that allow for what rounding does to each output."""
+    return [
+        (difference, max(tolerance, min(_ROUNDINGS * moved, _MOST_NOISE * tolerance)))
+        for (difference, tolerance), (moved, _) in zip(compared, noise, strict=True)
+    ]
 
 
 def _largest(tensor: torch.Tensor) -> float:

@@ -71,7 +71,18 @@ def allocate(
     measurements = _measurements(search, graph, checked, model, objective, constraints, calibration)
     if target.of == "latency" and measurements is None:
         raise TargetError("latency is measured: give allocate(..., model=model) too")
-    problem = Problem(graph, checked, _of_products(target), measurements)
+    return solve(Problem(graph, checked, _of_products(target), measurements), target, strategy)
+
+
+def solve(problem: Problem, target: Target, strategy: Strategy) -> AllocationResult:
+    """Answer either question with a strategy that meets sparsities of parameters or multiply-adds.
+
+    Args:
+        problem: the graph, scores and measurements; its own target is replaced.
+        target: any target.
+        strategy: how to find the coefficients.
+    """
+    problem = problem.at(_of_products(target))
     if isinstance(target, Smallest):
         return _smallest(problem, target, strategy)
     if target.of == "latency" and target.rho is not None:

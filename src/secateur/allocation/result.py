@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.allocation.targets import Target
 
@@ -62,3 +63,11 @@ class AllocationResult:
     history: tuple[Evaluation, ...] = ()
     best: Evaluation | None = None
     weights: Mapping[str, Tensor] | None = None
+
+    def dense(self, model: nn.Module) -> nn.Module:
+        """What surgery is to be made on: the dense model itself, or a copy with the weights that were trained along."""
+        if self.weights is None:
+            return model
+        trained = copy.deepcopy(model)
+        trained.load_state_dict({**trained.state_dict(), **self.weights})
+        return trained
