@@ -25,7 +25,7 @@ from secateur.allocation import (
     Uniform,
 )
 from secateur.errors import ObjectiveError, SearchError, TargetError
-from secateur.metrics import DenseError, Estimate, Repeats
+from secateur.metrics import DenseError, Estimate, Latency, Psnr, Repeats
 from secateur.tradeoff import tradeoff
 
 
@@ -250,6 +250,13 @@ def test_a_search_may_keep_its_measurements(tmp_path: Any) -> None:
     again = tradeoff(MODEL, INPUTS[:1], **settings)
     assert len(seen) - count == 1 + 2  # dense and the finished models
     assert [p.kept for p in again.points] == [p.kept for p in first.points]
+
+
+def test_units_of_metrics_are_shown() -> None:
+    settings: dict[str, Any] = {"sparsities": [0.4], "strategies": [Uniform()]}
+    noise = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
+    assert tradeoff(MODEL, INPUTS[:1], objective=Psnr(INPUTS, noise), **settings).objective == "PSNR, dB"
+    assert tradeoff(MODEL, INPUTS[:1], objective=Minimize(Latency(INPUTS)), **settings).objective == "latency, s"
 
 
 def test_it_can_be_shown_and_stored() -> None:

@@ -14,6 +14,7 @@ from secateur.allocation import (
     AllocationResult,
     Constraint,
     Measurements,
+    Minimize,
     NormBased,
     Objective,
     Problem,
@@ -103,7 +104,7 @@ def tradeoff(
     checked = checked_scores(graph, scores)
     work = _Work(model, graph, checked, objective, shown, tuple(constraints), data, search or Search())
     points = [point for name, strategy in named.items() for point in work.points(name, strategy, targets)]
-    return TradeOff(metric_name(shown), of, dense.value, _interval(dense), tuple(points))
+    return TradeOff(_label(shown), of, dense.value, _interval(dense), tuple(points))
 
 
 def _named(strategies: Mapping[str, Strategy] | Sequence[Strategy]) -> dict[str, Strategy]:
@@ -175,6 +176,12 @@ class _Work:
         if self.calibration is not None:
             refit(small, dense, pruning, self.calibration)
         return evaluate(self.reported, small, pruning)
+
+
+def _label(objective: Objective) -> str:
+    """What the objective is called, with its unit if it has one."""
+    unit = getattr(objective.metric if isinstance(objective, Minimize) else objective, "unit", None)
+    return f"{metric_name(objective)}, {unit}" if isinstance(unit, str) else metric_name(objective)
 
 
 def _interval(estimate: Estimate) -> tuple[float, float] | None:

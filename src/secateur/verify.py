@@ -338,7 +338,7 @@ def _rounded_anew(model: nn.Module) -> nn.Module:
         for parameter in copied.parameters():
             if parameter.is_floating_point():
                 signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
-                parameter *= 1 + torch.finfo(parameter.dtype).eps * signs.to(parameter)
+                parameter.mul_(1 + torch.finfo(parameter.dtype).eps * signs.to(parameter))
     return copied
 
 

@@ -8,7 +8,7 @@ import pytest
 from secateur.allocation import GridSearch, Sparsity, Uniform, grid_search
 from secateur.errors import InfeasibleError, ObjectiveError, SearchError
 from tests.allocation.formula import every_level, posed
-from tests.handmade import linear_chain
+from tests.handmade import GraphSketch, linear_chain
 
 GRAPH = linear_chain([20, 30, 40, 24, 20], per_component=2).graph()
 NAMES = [g.name for g in GRAPH.groups]
@@ -112,6 +112,13 @@ def test_a_grid_that_misses_a_components_target() -> None:
     problem, _ = posed(GRAPH, Sparsity(0.5, components={"c0": 0.3}), uneven)
     with pytest.raises(InfeasibleError, match=r"of component 'c0' of 0\.3 .*; together with a sparsity of 0\.5"):
         GridSearch(coefficients=(0, 0.9))(problem)
+
+
+def test_a_graph_without_groups() -> None:
+    problem, _ = posed(GraphSketch({"c.w": (4, 4)}, []).graph(), Sparsity(0.5), lambda kept: 0.0, scores={})
+    for grid in (GridSearch(), GridSearch(coefficients=(0, 0.5))):
+        with pytest.raises(InfeasibleError, match="no channel group serves it"):
+            grid(problem)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def kept_by_finished_trials(url: str) -> list[tuple[int, ...]]:
 def test_two_workers_share_a_study(url: str, tmp_path: Path) -> None:
     whole = summary(search(tmp_path / "whole", None, batch=4))
     log = tmp_path / "log"
-    both = [Process(log, url, seconds=0.2, batch=4) for _ in range(2)]
+    both = [Process(log, url, seconds=0.2, batch=4, together=2) for _ in range(2)]
     assert [worker.summary() for worker in both] == [whole, whole]
     assert ended(log).total() == EVALUATIONS
     assert max(ended(log).values()) == 1

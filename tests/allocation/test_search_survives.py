@@ -49,7 +49,7 @@ def test_a_worker_takes_over_from_one_that_was_killed(tmp_path: Path, blind: boo
 def test_two_workers_share_one_file(tmp_path: Path) -> None:
     log, storage = tmp_path / "log", tmp_path / "search.sqlite"
     whole = summary(search(tmp_path / "whole", None, batch=4))
-    both = [Process(log, storage, seconds=0.2, batch=4) for _ in range(2)]
+    both = [Process(log, storage, seconds=0.2, batch=4, together=2) for _ in range(2)]
     assert [worker.summary() for worker in both] == [whole, whole]
     assert ended(log).total() == EVALUATIONS
     assert max(ended(log).values()) == 1

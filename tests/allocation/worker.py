@@ -1,6 +1,6 @@
 """A search that can be run in a process of its own, to be killed there: ``python -m tests.allocation.worker ...``.
 
-Every line of the log is a process id, ``begin`` or ``end``, and the candidate's number of parameters per layer.
+Every line of the log is a process id, ``ready``, ``begin`` or ``end``, and the candidate's parameters per layer.
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ class Logged:
         return value
 
     def _write(self, event: str, model: nn.Module) -> None:
-        sizes = ",".join(str(p.numel()) for p in model.parameters())
-        # One write in append mode is never torn, even when several processes write.
-        with self.log.open("a") as file:
-            file.write(f"{os.getpid()} {event} {sizes}\n")
+        write(self.log, event, ",".join(str(p.numel()) for p in model.parameters()))
 
 
 def search(
@@ -123,6 +120,19 @@ class Process:
         return found
 
 
+def write(log: Path, event: str, what: str) -> None:
+    """One line; in append mode it is never torn, even when several processes write."""
+    with log.open("a") as file:
+        file.write(f"{os.getpid()} {event} {what}\n")
+
+
+def begin_together(log: Path, processes: int) -> None:
+    """Wait until so many processes are here."""
+    write(log, "ready", "-")
+    while sum(line.split()[1] == "ready" for line in lines(log)) < processes:
+        time.sleep(0.01)
+
+
 def lines(log: Path) -> list[str]:
     """The whole lines of a log."""
     return log.read_text().splitlines() if log.exists() else []
@@ -146,11 +156,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--grace", type=int, default=60)
+    parser.add_argument("--together", type=int, default=1, help="processes that begin at the same time")
     parser.add_argument("--blind", default="False", help="as if it were on another machine than the others")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.blind == "True":
         study_ledger.has_ended = lambda process: False  # type: ignore[attr-defined]
+    begin_together(given.log, given.together)
     result = search(given.log, given.storage, seconds=given.seconds, batch=given.batch, grace=given.grace)
     print(json.dumps(summary(result)))
 

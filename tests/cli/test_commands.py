@@ -12,12 +12,12 @@ from tests.cli.outcome import CommandLine, assert_one_line
 def test_help_lists_the_commands(secateur: CommandLine, arguments: tuple[str, ...]) -> None:
     outcome = secateur(*arguments)
     assert outcome.status == 0
-    assert "demo" in outcome.out
-    assert "inspect" in outcome.out
+    for command in ("demo", "inspect", "prune", "reproduce", "search"):
+        assert command in outcome.out
     assert outcome.err == ""
 
 
-@pytest.mark.parametrize("command", ["demo", "inspect"])
+@pytest.mark.parametrize("command", ["demo", "inspect", "prune", "reproduce"])
 def test_help_of_a_command_teaches_by_example(secateur: CommandLine, command: str) -> None:
     outcome = secateur(command, "--help")
     assert outcome.status == 0

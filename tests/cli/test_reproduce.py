@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.outcome import CommandLine, assert_one_line
 
-QUICK = ("--seeds", "2", "--epochs", "2", "--sparsity", "0.4", "--method", "uniform", "--method", "torch-l2")
+QUICK = ("--seeds", "2", "--epochs", "2", "--sparsity", "0.4", "--method", "norm", "--method", "torch-l2")
 
 
 def test_reproduce_writes_tables_figures_and_data(secateur: CommandLine) -> None:

@@ -29,7 +29,7 @@ PSNR against the fraction of multiply-adds removed; dense: 22.53
 strategy      asked      removed            PSNR   to dense   evaluations   seconds
 -----------------------------------------------------------------------------------
 uniform       50.0%        49.9%           21.25      -1.28             1       1.2
-uniform       70.0%        70.4%            18.5      -4.03             1       1.0
+uniform       70.0%        70.4%           18.50      -4.03             1       1.0
 
 sensitivity   70.0%        70.0%   21.12 +- 0.12      -1.41         1,076      61.0
 sensitivity   99.0%   none found                                        0       0.1

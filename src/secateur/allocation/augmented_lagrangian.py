@@ -24,9 +24,9 @@ from torch import Tensor
 
 from secateur.allocation.soft_budget import SoftBudget
 
-DUAL_RATE = 3.0
-PENALTY = 1.0
-CAP_PENALTY = 10.0
+_DUAL_RATE = 3.0
+_PENALTY = 1.0
+_CAP_PENALTY = 10.0
 _BETAS = (0.9, 0.99)
 
 
@@ -44,7 +44,7 @@ class CoefficientDescent:
         self._logits = budget.met(logits).requires_grad_()
         self._problem = _Lagrangian(budget, self._logits)
         primal = torch.optim.Adam([self._logits], lr=learning_rate, betas=_BETAS)
-        dual = torch.optim.SGD(list(self._problem.dual_parameters()), lr=DUAL_RATE, maximize=True)
+        dual = torch.optim.SGD(list(self._problem.dual_parameters()), lr=_DUAL_RATE, maximize=True)
         self._optimizer = AlternatingPrimalDualOptimizer(self._problem, primal, dual)
 
     @property
@@ -67,12 +67,12 @@ class _Lagrangian(ConstrainedMinimizationProblem):
     def __init__(self, budget: SoftBudget, logits: Tensor) -> None:
         super().__init__()
         self._budget, self._logits = budget, logits
-        self._scale = 0.0
+        self._scale = 0.0  # the largest ratio of the loss's gradient to the sparsities' so far
         self._gradient = torch.zeros_like(logits)
         self._multipliers = DenseMultiplier(len(budget.aims), dtype=torch.float64)
-        self.goals = _constraint(ConstraintType.EQUALITY, self._multipliers, PENALTY)
+        self.goals = _constraint(ConstraintType.EQUALITY, self._multipliers, _PENALTY)
         cap_multipliers = DenseMultiplier(len(budget.caps), dtype=torch.float64)
-        self.caps = _constraint(ConstraintType.INEQUALITY, cap_multipliers, CAP_PENALTY)
+        self.caps = _constraint(ConstraintType.INEQUALITY, cap_multipliers, _CAP_PENALTY)
 
     def hear(self, gradient: Tensor) -> None:
         """Take the loss's gradient with respect to the coefficients; the first one gives the first multipliers, too."""
@@ -83,6 +83,7 @@ class _Lagrangian(ConstrainedMinimizationProblem):
         self._scale = max(self._scale, float(by_logits.norm() / slopes.norm().clamp(min=1e-12)))
         self._gradient = by_logits / (self._scale or 1.0)
         if is_first and self._scale > 0:
+            # Least squares: with these, the first step stays on the budget.
             first = torch.linalg.lstsq(slopes.T, -self._gradient[:, None], driver="gelsd").solution
             self._multipliers.weight.data.copy_(first[:, 0])
 

@@ -41,6 +41,9 @@ _REPEATS = 8
 _ATTEMPTS = 64
 """Proposals without a new candidate after which there is none left."""
 
+_LEAST_SPREAD, _MOST_SPREAD = 0.05, 2.0
+"""Standard deviations of points drawn around the best one, one wider than the other until there is a new candidate."""
+
 _EDGE = 0.02
 """Coefficients nearer to 0 or 1 than this are taken to be this far from it, so that their offsets stay finite."""
 
@@ -181,8 +184,8 @@ class _Run:
             value = _FAILED if levels is None else self._values[levels.tobytes()]
             if value is not None:
                 proposer.tell(point, value)
-        for attempt in range(_ATTEMPTS):
-            candidate = self._new(self._rng.normal(self._best_point(), _SPREAD * (attempt + 1) / _ATTEMPTS))
+        for spread in np.geomspace(_LEAST_SPREAD, _MOST_SPREAD, _ATTEMPTS):
+            candidate = self._new(self._rng.normal(self._best_point(), spread))
             if candidate is not None:
                 return candidate
         return None

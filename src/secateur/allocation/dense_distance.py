@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.allocation.substituted import Substituted
 from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import CalibrationError
 from secateur.graph.entry_point import call_forward, tensors_in
@@ -39,7 +40,7 @@ class DenseDistance:
             CalibrationError: the outputs have other shapes than the dense model's.
         """
         inputs, aims = batch
-        outputs = self._outputs(model, inputs)
+        outputs = self.outputs(model, inputs)
         if [o.shape for o in outputs] != [a.shape for a in aims]:
             raise CalibrationError(
                 "two runs of the calibration give outputs of different shapes; it must repeat its calls"
@@ -52,7 +53,7 @@ class DenseDistance:
         """The calibration data with the dense model's outputs, found anew in every iteration."""
         return _Batches(self)
 
-    def _outputs(self, model: nn.Module, inputs: Any) -> list[Tensor]:
+    def outputs(self, model: nn.Module, inputs: Any) -> list[Tensor]:
         """The floating-point tensors that a run returns.
 
         Raises:
@@ -94,8 +95,9 @@ class _Batches:
             yield piece, aimed
 
     def _aims(self, inputs: Any) -> list[Tensor]:
+        dense = Substituted(self.distance.dense)  # so that a run leaves no trace in its buffers
         with torch.no_grad():
-            return [output.detach() for output in self.distance._outputs(self.distance.dense, inputs)]
+            return dense.run(lambda model: self.distance.outputs(model, inputs), dense.detached())
 
 
 def _variation(aims: list[Tensor]) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -18,16 +18,19 @@ from secateur.allocation.budget import meet, nearby_path, uniform_path
 from secateur.allocation.masked_loss import MaskedLoss
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
-from secateur.allocation.soft_budget import SoftBudget, logits_of
+from secateur.allocation.search import Search
+from secateur.allocation.soft_budget import SoftBudget
 from secateur.allocation.task_loss import LossFunction, TaskLoss, task_loss
 from secateur.calibration import evaluating
 from secateur.errors import InfeasibleError, SearchError
 from secateur.extras import needs
 from secateur.graph.cost import IntArray
-from secateur.plan import FloatArray
 
 _JUDGED_BATCHES = 8
 """On so many batches candidates are compared by the loss, where there is no objective."""
+
+_JOINT = 0.1
+"""Fraction of the weights' training in which the coefficients move, too."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class GradientDescent:
         temperatures: of the masks at the first and at the last step, in units of a group's size.
         candidates: how many points of the way are compared at the end.
         seed: of the global random generators while the loss runs.
+        weights: train the remaining weights, too, jointly with the coefficients; needs ``loss_fn`` and ``batches``. The
+            result has them in ``weights``.
+        epochs: of that training, over the batches.
+        weight_learning_rate: its learning rate, at most; above 0.
 
     Raises:
         SearchError: a setting outside its range.
@@ -67,51 +74,77 @@ class GradientDescent:
     temperatures: tuple[float, float] = (0.1, 0.02)
     candidates: int = 4
     seed: int = 0
+    weights: bool = False
+    epochs: int = 1
+    weight_learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
         if (self.loss_fn is None) != (self.batches is None):
             raise SearchError("GradientDescent needs loss_fn and batches together, or neither")
+        if self.weights and self.loss_fn is None:
+            raise SearchError("GradientDescent(weights=True) trains on your own loss; give loss_fn and batches")
         if isinstance(self.batches, Iterator):
             object.__setattr__(self, "batches", list(self.batches))
-        for name in ("steps", "candidates"):
+        for name in ("steps", "candidates", "epochs"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise SearchError(f"{name} must be a whole number, at least 1; it is {value!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise SearchError(f"the learning rate must be above 0; it is {self.learning_rate!r}")
+        for name in ("learning_rate", "weight_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SearchError(f"{name} must be above 0; it is {getattr(self, name)!r}")
         if not all(0 < t < math.inf for t in self.temperatures):
-            raise SearchError(f"temperatures must be numbers above 0; they are {self.temperatures!r}")
+            raise SearchError(f"temperatures must be above 0; they are {self.temperatures!r}")
 
     def __call__(self, problem: Problem) -> AllocationResult:
         """Solve the problem.
 
         Raises:
             InfeasibleError: the target can't be met; the message names the nearest that can.
-            ObjectiveError: nothing has a gradient, or a loss isn't finite.
-            CalibrationError: there are no batches.
+            ObjectiveError: nothing has a gradient, a loss isn't finite, or measuring failed for every candidate.
+            CalibrationError: there are no batches, or the calibration data can't be used.
             ConstraintError: no candidate satisfies every constraint.
         """
-        uniform = meet(problem, uniform_path(problem))
         loss = task_loss(problem, self.loss_fn, self.batches)
         with _repeatable(problem.model, self.seed):
             masked = MaskedLoss(problem, loss)
-            way = list(self._descend(problem, masked, loss, uniform))
-            candidates = _whole(problem, [*reversed(way[:: -max(1, len(way) // self.candidates)])], uniform)
-            if not problem.is_measured:
-                values = _judged(problem, masked, loss, candidates)
-        if not problem.is_measured:
-            history = [problem.evaluation(levels) for levels in candidates]
-            return problem.result(history[int(np.argmin(values))], history)
-        problem.expect(len(candidates))
-        evaluations = problem.evaluate(candidates)
-        return problem.result(problem.best(evaluations), evaluations)
+            way = list(self._descend(problem, masked, loss))
+            candidates = _whole(problem, way[:: -math.ceil(max(1, len(way)) / self.candidates)])
+            judged = [] if self._measures(problem) else _judged(problem, masked, loss, candidates)
+            if self.weights:
+                levels, weights = self._trained(problem, loss, candidates[int(np.argmin(judged))])
+        if self.weights:
+            return _settled(problem, levels, weights)
+        if self._measures(problem):
+            problem.expect(len(candidates))
+            evaluations = problem.evaluate(candidates)
+            return problem.result(problem.best(evaluations), evaluations)
+        evaluations = [problem.evaluation(levels) for levels in candidates]
+        return problem.result(evaluations[int(np.argmin(judged))], evaluations)
 
-    def _descend(self, problem: Problem, masked: MaskedLoss, loss: TaskLoss, levels: IntArray) -> Iterator[Tensor]:
+    def _measures(self, problem: Problem) -> bool:
+        """Whether candidates are compared by the application's metric, not by the loss."""
+        return problem.is_measured and not self.weights
+
+    def _trained(self, problem: Problem, loss: TaskLoss, levels: IntArray) -> tuple[IntArray, dict[str, Tensor]]:
+        """What a joint training makes of these levels, and the weights."""
+        with needs("cooper", extra="search"):
+            from secateur.allocation.joint_training import JointTraining, Schedule
+        slow, temperature = self.learning_rate / 10, self.temperatures[1]
+        schedule = Schedule(self.epochs, _JOINT, self.weight_learning_rate, slow, temperature)
+        return JointTraining(problem, loss, schedule, levels).run()
+
+    def _descend(self, problem: Problem, masked: MaskedLoss, loss: TaskLoss) -> Iterator[Tensor]:
         """The coefficients after every step, shape (variables,)."""
         with needs("cooper", extra="search"):
             from secateur.allocation.augmented_lagrangian import CoefficientDescent
         first, last = self.temperatures
-        descent = CoefficientDescent(SoftBudget(problem), logits_of(problem.coefficients(levels)), self.learning_rate)
+        budget = SoftBudget(problem)
+        if not bool(budget.free.any()):
+            return
+        # Equal logits are uniform coefficients; the descent begins where these meet the budget.
+        descent = CoefficientDescent(
+            budget, torch.zeros(len(problem.fractions), dtype=torch.float64), self.learning_rate
+        )
         for step, batch in enumerate(islice(loss.endless(), self.steps)):
             temperature = first * (last / first) ** (step / max(1, self.steps - 1))
             _, gradient = masked.gradient(descent.coefficients, temperature, batch)
@@ -119,23 +152,48 @@ class GradientDescent:
             yield descent.coefficients
 
 
-def _whole(problem: Problem, points: Sequence[Tensor], uniform: IntArray) -> list[IntArray]:
-    """Levels that meet the target nearest to these points, each once, and the uniform ones."""
-    found = {tuple(uniform.tolist()): uniform}
-    for point in points:
+def _whole(problem: Problem, points: Sequence[Tensor]) -> list[IntArray]:
+    """Levels that meet the target: the uniform ones, and those nearest to these points; each once.
+
+    Raises:
+        InfeasibleError: there are none.
+    """
+    paths = [uniform_path(problem), *(nearby_path(problem, point.numpy()) for point in points)]
+    found: dict[tuple[int, ...], IntArray] = {}
+    missed: list[InfeasibleError] = []
+    for path in paths:
         try:
-            levels = meet(problem, nearby_path(problem, point.numpy()))
-        except InfeasibleError:  # this path misses the target between two whole channels; another needn't
-            continue
-        found[tuple(levels.tolist())] = levels
+            levels = meet(problem, path)
+            found[tuple(levels.tolist())] = levels
+        except InfeasibleError as error:  # one path may miss the target between two whole channels, and another meet it
+            missed.append(error)
+    if not found:
+        raise missed[0]
     return list(found.values())
 
 
-def _judged(problem: Problem, masked: MaskedLoss, loss: TaskLoss, candidates: Sequence[IntArray]) -> FloatArray:
+def _judged(problem: Problem, masked: MaskedLoss, loss: TaskLoss, candidates: Sequence[IntArray]) -> list[float]:
     """The loss of every candidate, summed over the same batches."""
     points = [torch.from_numpy(problem.coefficients(levels)) for levels in candidates]
     values = [[masked.value(point, batch) for point in points] for batch in islice(loss.batches, _JUDGED_BATCHES)]
-    return np.asarray(np.sum(values, axis=0))
+    return [float(value) for value in np.sum(values, axis=0)]
+
+
+def _settled(problem: Problem, levels: IntArray, weights: Mapping[str, Tensor]) -> AllocationResult:
+    """The one candidate with its own weights; measured, if there is something to measure it with.
+
+    Raises:
+        ConstraintError: it misses a constraint.
+        ObjectiveError: measuring it failed.
+    """
+    result = replace(problem.result(problem.evaluation(levels)), weights=weights)
+    if problem.measurements is None or not problem.is_measured:
+        return result
+    metrics = problem.measurements.objective, problem.measurements.constraints
+    # Not the problem's own measurements: those are of candidates that are made from the dense model's weights.
+    search = Search().start(problem.graph, problem.scores, result.dense(problem.model), *metrics, None)
+    best = problem.best(search.evaluate([problem.evaluation(levels)]))
+    return replace(result, best=best, history=(best,))
 
 
 @contextmanager

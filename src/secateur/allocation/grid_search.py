@@ -98,7 +98,7 @@ class GridSearch:
 
     def _grid(self, problem: Problem) -> list[IntArray]:
         """The levels of every variable, ascending and different."""
-        if self.coefficients is not None:
+        if self.coefficients is not None and problem.fractions:
             rows = [problem.nearest_levels(np.full(len(problem.fractions), c)) for c in self.coefficients]
         else:
             rows = [problem.nearest_levels(1 - np.exp(-shrinkage)) for shrinkage in self._shrinkages(problem)]

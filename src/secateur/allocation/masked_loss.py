@@ -24,6 +24,7 @@ class MaskedLoss:
     def __init__(self, problem: Problem, loss: TaskLoss) -> None:
         self._masks = SoftMasks.of(problem.graph, problem.scores)
         self._substituted = Substituted(problem.model)
+        self._tensors = self._substituted.detached()
         self._loss = loss
 
     def gradient(self, coefficients: Tensor, temperature: float, batch: Any) -> tuple[float, Tensor]:
@@ -48,5 +49,5 @@ class MaskedLoss:
             return self._at(self._masks.hard(coefficients), batch).item()
 
     def _at(self, masks: Tensor, batch: Any) -> Tensor:
-        masked = self._masks.masked(self._substituted.tensors, masks)
+        masked = self._masks.masked(self._tensors, masks)
         return self._substituted.run(lambda model: self._loss(model, batch), masked)

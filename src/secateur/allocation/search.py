@@ -44,7 +44,7 @@ class Progress:
         failed: candidates whose measurement failed.
         best: the best candidate so far, if any didn't fail; it may miss a constraint.
         seconds: since the search started.
-        seconds_left: at the speed so far; None before the first measurement.
+        seconds_left: at the speed so far of all processes; None as long as everything was known already.
     """
 
     done: int
@@ -171,7 +171,7 @@ class MeasuredSearch:
         self._merit = Merit(evaluator.objective, evaluator.constraints)
         self._on_progress = on_progress
         self._started = time.monotonic()
-        self._announced = self._done = self._measured = self._failed = 0
+        self._announced = self._done = self._fresh = self._measured = self._failed = 0
         self._best: Evaluation | None = None
 
     @property
@@ -213,7 +213,7 @@ class MeasuredSearch:
         pending = {kept_of(c): c for c in candidates}
         self._settle(pending)
         if pending:
-            with self._ledger.working():
+            with self._ledger.working(), self._workers.stopped_by_failure():
                 self._measure(pending)
         return [self._completed(c) for c in candidates]
 
@@ -222,15 +222,16 @@ class MeasuredSearch:
         running: dict[Future[Measurement], Evaluation] = {}
         while pending or running:
             self._start(pending, running)
+            has_all_it_can = not pending or len(running) == self._workers.slots
             if running:
-                ended = wait(running, _POLL_SECONDS if pending else None, FIRST_COMPLETED).done
+                ended = wait(running, None if has_all_it_can else _POLL_SECONDS, FIRST_COMPLETED).done
                 for future in ended:
                     self._store(running.pop(future), _result(future), pending)
             else:
                 time.sleep(_POLL_SECONDS)
             if pending:
                 self._ledger.refresh()
-                self._settle(pending)
+                self._settle(pending, fresh=True)
 
     def _start(self, pending: dict[Kept, Evaluation], running: dict[Future[Measurement], Evaluation]) -> None:
         """Claim what nobody has claimed, as long as there are free slots."""
@@ -247,14 +248,13 @@ class MeasuredSearch:
         self._ledger.store(candidate, measurement, value)
         self._measured += 1
         pending[kept_of(candidate)] = candidate
-        self._settle(pending)
+        self._settle(pending, fresh=True)
 
-    def _settle(self, pending: dict[Kept, Evaluation]) -> None:
+    def _settle(self, pending: dict[Kept, Evaluation], *, fresh: bool = False) -> None:
         """Count and report the pending candidates that are known by now, and take them out."""
-        for kept, candidate in list(pending.items()):
-            if self._ledger.get(kept) is not None:
-                del pending[kept]
-                self._report(self._completed(candidate))
+        for kept in [kept for kept in pending if self._ledger.get(kept) is not None]:
+            self._fresh += fresh
+            self._report(self._completed(pending.pop(kept)))
 
     def _completed(self, candidate: Evaluation) -> Evaluation:
         measurement = self._ledger.get(kept_of(candidate))
@@ -286,7 +286,7 @@ class MeasuredSearch:
     def _progress(self) -> Progress:
         total = max(self._announced, self._done)
         seconds = time.monotonic() - self._started
-        left = seconds / self._measured * (total - self._done) if self._measured else None
+        left = seconds / self._fresh * (total - self._done) if self._fresh else None
         return Progress(self._done, total, self._measured, self._failed, self._best, seconds, left)
 
 

@@ -16,8 +16,12 @@ _LEAST = 5e-4
 """Coefficients stay so far from 0 and 1, where their logits are infinite; no channel of a thousand is lost to it."""
 
 _NEWTON_STEPS = 12
+
 _EXACT = 1e-9
+"""Goals that are missed by less than this are met."""
+
 _LARGEST_SHIFT = 2.0
+"""No Newton step moves logits further: the cost flattens out at both ends."""
 
 
 class SoftBudget:
@@ -73,7 +77,7 @@ class SoftBudget:
         for _ in range(_NEWTON_STEPS):
             logits = torch.maximum(torch.minimum(logits, self.high), self.low)
             missing = self.aims - self.sparsities(logits)
-            if float(missing.abs().max(dim=0).values if len(missing) else 0.0) <= _EXACT:
+            if float(missing.abs().sum()) <= _EXACT:
                 break
             shifts = torch.linalg.lstsq(self.slopes(logits) @ self._serves, missing[:, None], driver="gelsd").solution
             logits = logits + (self._serves @ shifts.clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT))[:, 0]

@@ -87,8 +87,10 @@ class StudyLedger:
 
     def _check(self, own: dict[str, Any], job: Mapping[str, Any] | None) -> None:
         """Make the study this search's, if it is new; else make sure that it is."""
+        # In this order: a worker that is opening the study, too, makes its first trial after the fingerprint.
+        is_new = not self._study.get_trials(deepcopy=False)
         stored = self._study.user_attrs.get("fingerprint")
-        if stored is None and not self._study.get_trials(deepcopy=False):
+        if stored is None and is_new:
             self._study.set_user_attr("fingerprint", own)
             stored = own
         differing = [part for part in own if stored is None or stored.get(part) != own[part]]

@@ -14,29 +14,36 @@ Result = TypeVar("Result")
 
 
 class Substituted:
-    """A model's tensors, to be replaced while a function runs; the model itself keeps its own, whatever happens.
+    """A model whose tensors are replaced while a function runs; it gets its own back, whatever happens.
 
     Attributes:
-        tensors: parameters, detached, and copies of the buffers, each under the first of its names. What the function
-            does to buffers happens to these copies.
+        model: the model.
+        first_of: other names of tied parameters and buffers, to the first.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        named = named_tensors(model)
-        self._first_of = tied_names(named)
-        self._all_names = tuple(named)
-        buffers = dict(model.named_buffers())
-        # Tensors made in inference mode can't be used in a graph; their copies can.
-        self.tensors = {
-            name: tensor.detach().clone() if name in buffers or tensor.is_inference() else tensor.detach()
-            for name, tensor in named.items()
-            if name not in self._first_of
-        }
+        self.model = model
+        self._names = tuple(named_tensors(model))
+        self.first_of = tied_names(named_tensors(model))
         self._caller = _Caller(model)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The model's own parameters and buffers, each under the first of its names."""
+        return {name: t for name, t in named_tensors(self.model).items() if name not in self.first_of}
+
+    def detached(self) -> dict[str, Tensor]:
+        """Its parameters without gradients, and copies of its buffers: what a function does to those stays in them."""
+        buffers = dict(self.model.named_buffers())
+        # Tensors made in inference mode can't be used in a graph; their copies can.
+        return {
+            name: tensor.detach().clone() if name in buffers or tensor.is_inference() else tensor.detach()
+            for name, tensor in self.tensors.items()
+        }
 
     def run(self, function: Callable[[nn.Module], Result], tensors: Mapping[str, Tensor]) -> Result:
         """``function(model)`` with these tensors, by first names; tied names share them."""
-        replaced = {f"model.{name}": tensors[self._first_of.get(name, name)] for name in self._all_names}
+        replaced = {f"model.{name}": tensors[self.first_of.get(name, name)] for name in self._names}
         result: Result = torch.func.functional_call(self._caller, replaced, (function,))
         return result
 

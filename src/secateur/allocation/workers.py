@@ -6,9 +6,10 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Executor, Future
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 
@@ -35,6 +36,11 @@ class Workers(Protocol):
         """Start measuring one."""
         ...
 
+    @contextmanager
+    def stopped_by_failure(self) -> Iterator[None]:
+        """What is being measured is abandoned when the code inside raises."""
+        ...
+
 
 class Inline:
     """Measures one candidate at a time, in this process."""
@@ -50,6 +56,11 @@ class Inline:
         future.set_result(self._evaluator(coefficients))
         return future
 
+    @contextmanager
+    def stopped_by_failure(self) -> Iterator[None]:
+        """Nothing goes on in the background."""
+        yield
+
 
 class Processes:
     """Measures several candidates at once, in processes that share this one's torch threads among them.
@@ -60,7 +71,7 @@ class Processes:
     def __init__(self, evaluator: Evaluator, slots: int) -> None:
         self.slots = slots
         self._evaluator = evaluator
-        self._pool: Executor | None = None
+        self._pool: Any = None
 
     def submit(self, coefficients: Mapping[str, float]) -> Future[Measurement]:
         """Start measuring it.
@@ -71,25 +82,36 @@ class Processes:
         if self._pool is None:
             self._pool = _pool(self._evaluator, self.slots)
         try:
-            return self._pool.submit(_measured, dict(coefficients))
+            future: Future[Measurement] = self._pool.submit(_measured, dict(coefficients))
+            return future
         except (pickle.PicklingError, TypeError, AttributeError, NotImplementedError) as error:
             raise SearchError(
                 f"the model, its calibration data or a metric can't be sent to worker processes ({error}); use jobs=1"
             ) from error
 
+    @contextmanager
+    def stopped_by_failure(self) -> Iterator[None]:
+        """Kills the processes when the code inside raises, as by an interrupt; the next candidate starts others."""
+        try:
+            yield
+        except BaseException:
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.shutdown(kill_workers=True)
+            raise
 
-def _pool(evaluator: Evaluator, slots: int) -> Executor:
+
+def _pool(evaluator: Evaluator, slots: int) -> Any:
     with needs("joblib", extra="search"):
         from joblib.externals.loky.process_executor import ProcessPoolExecutor  # type: ignore[import-untyped]
     threads = max(1, torch.get_num_threads() // slots)
-    pool: Executor = ProcessPoolExecutor(
+    return ProcessPoolExecutor(
         max_workers=slots,
         timeout=_IDLE_SECONDS,
         initializer=_start,
         initargs=(evaluator, threads, os.getpid()),
         env={"OMP_NUM_THREADS": str(threads)},
     )
-    return pool
 
 
 _evaluator: Evaluator | None = None

@@ -112,10 +112,17 @@ def data(name: str, home: str) -> Any:
         TraceError: there is none, or making it fails.
     """
     found = named(_full(name, home))
-    if not callable(found) or signature(found).parameters:
+    if not callable(found) or not _takes_nothing(found):
         return found
     with users_code(f"{name} failed"):
         return found()
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        return not signature(function).parameters
+    except ValueError:  # a built-in function that doesn't say what it takes
+        return False
 
 
 def _full(name: str, home: str) -> str:

@@ -154,6 +154,11 @@ def prune(
     calibration data, the model is refitted, and every candidate too before it
     is measured.
 
+    --component latent=encoder,dynamics names the modules of a component;
+    --component encoder=0.5, with a decimal point, gives one a target of its
+    own, met inside it (a module whose path is 0.5 is written with a comma:
+    --component part=0.5,). --target is then for all that is left.
+
     Two questions: the best metric at a size (--target 0.7 --maximize METRIC),
     and the smallest model within bounds (--target smallest --constraint).
     A search that was stopped goes on where it was when run again, and

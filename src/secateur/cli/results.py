@@ -13,6 +13,8 @@ from secateur.cli.metrics import constraints
 from secateur.graph.describe import plain_table, to_text
 from secateur.report.comparison import comparison
 
+_COSTS = {"params": "parameters", "macs": "MACs", "latency": "latency, as measured"}
+
 
 def show(result: PruningResult, job: Job) -> None:
     """Print the comparison, the coefficients, the constraints and the proof."""
@@ -21,11 +23,12 @@ def show(result: PruningResult, job: Job) -> None:
     if job.constraint:
         tables.append(_constraints(result, job))
     print(to_text(tables))
+    print(f"\nremoved: {result.allocation.sparsity:.2%} of the {_COSTS[job.of]}")
     history = result.allocation.history
     if job.is_measured:
         failed = sum(e.error is not None for e in history)
-        print(f"\ncandidates: {len(history)} measured{f', {failed} failed' if failed else ''}")
-    print(f"\nproof: {result.report}")
+        print(f"candidates: {len(history)} measured{f', {failed} failed' if failed else ''}")
+    print(f"proof: {result.report}")
 
 
 def as_data(result: PruningResult, job: Job) -> dict[str, Any]:

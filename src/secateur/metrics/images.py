@@ -26,6 +26,7 @@ class Psnr(Examples):
     peak: float = 1.0
 
     name: ClassVar[str] = "PSNR"
+    unit: ClassVar[str] = "dB"
 
     def __call__(self, model: nn.Module) -> float:
         """The model's PSNR in dB."""

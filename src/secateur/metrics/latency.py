@@ -37,6 +37,7 @@ class Latency:
     shortest: float = 1e-3
 
     name: ClassVar[str] = "latency"
+    unit: ClassVar[str] = "s"
 
     def __post_init__(self) -> None:
         as_entry_point(self.example_inputs, self.run)

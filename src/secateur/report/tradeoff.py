@@ -71,7 +71,7 @@ class TradeOff:
     def table(self) -> Table:
         """One row per strategy and sparsity, then what failed."""
         columns = ["asked", "removed", self.objective, "to dense", "evaluations", "seconds"]
-        table = plain_table(f"{self._title()}; dense: {self.dense:.4g}", "strategy", *columns, numeric=columns)
+        table = plain_table(f"{self._title()}; dense: {_digits(self.dense)}", "strategy", *columns, numeric=columns)
         for name in self.strategies:
             for point in self._of(name):
                 table.add_row(point.strategy, f"{point.target:.1%}", *self._cells(point))
@@ -129,7 +129,12 @@ class TradeOff:
         removed, value = point.sparsity, point.objective
         yield "none found" if removed is None else f"{removed:.1%}"
         spread = "" if point.interval is None else f" +- {(point.interval[1] - point.interval[0]) / 2:.2g}"
-        yield "" if value is None else f"{value:.4g}{spread}"
+        yield "" if value is None else f"{_digits(value)}{spread}"
         yield "" if value is None else f"{value - self.dense:+.3g}"
         yield f"{point.evaluations:,}"
         yield f"{point.seconds:.1f}"
+
+
+def _digits(value: float) -> str:
+    """Four digits, zeros at the end among them."""
+    return f"{value:#.4g}".rstrip(".")

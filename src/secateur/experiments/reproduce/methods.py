@@ -27,6 +27,7 @@ from secateur.allocation import (
     Target,
     Uniform,
 )
+from secateur.experiments.autoencoder import BATCH
 from secateur.experiments.reproduce.settings import Split
 from secateur.experiments.reproduce.torch_pruning import RowNorms, mask_rows, random_rows, smallest_rows
 from secateur.importance import Activation, Criterion, Magnitude, Reconstruction
@@ -194,6 +195,14 @@ def _gradient(task: Task) -> Strategy:
     return GradientDescent(reconstruction_loss, task.split.searched, seed=task.seed)
 
 
+def _gradient_and_weights(task: Task) -> Strategy:
+    """An epoch over all training images, in an order drawn by the seed."""
+    images = task.split.images
+    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(task.seed))
+    batches = images.train[order].split(BATCH[images.name])
+    return GradientDescent(reconstruction_loss, batches, seed=task.seed, weights=True)
+
+
 def _searched(label: str, strategy: Callable[[Task], Strategy]) -> Searched:
     return Searched(label, strategy, _by_activation, _by_reconstruction)
 
@@ -207,6 +216,7 @@ METHODS: Mapping[str, Method] = {
     "norm-all": Searched("NormBased, all weights", lambda _: NormBased(), _by_all_weights, _by_all_weights),
     "grid": _searched("GridSearch", lambda task: GridSearch(levels=_GRID_LEVELS[task.refit])),
     "gradient": _searched("GradientDescent", _gradient),
+    "gradient-weights": _searched("GradientDescent, with weights", _gradient_and_weights),
     "tpe": _searched("BlackBox, TPE", lambda task: BlackBox(evaluations=task.evaluations, seed=task.seed)),
     "sensitivity": _searched("Sensitivity", lambda task: Sensitivity(evaluations=task.evaluations, seed=task.seed)),
 }
@@ -216,4 +226,10 @@ FINE_TUNED = ("norm", "gradient-weights", "tpe", "sensitivity")
 """The methods whose results are fine-tuned too."""
 
 SMALLEST = ("sensitivity", "tpe")
-"""The methods that look for the smallest model too; the first one asked for also with fine-tuning."""
+"""The methods that look for the smallest model too."""
+
+TRAINED = ("gradient-weights",)
+"""The methods that train the weights themselves, for one epoch."""
+
+SMALLEST_TRAINED = ("sensitivity", "gradient-weights")
+"""The methods whose smallest model after training is looked for: the method's own, or else fine-tuning."""

@@ -27,7 +27,7 @@ def all_pictures(found: Reproduction) -> Iterator[tuple[str, bytes]]:
         yield f"drift-{name}.png", _drift(found, arm, refit)
         yield f"coefficients-{name}.png", _coefficients(found, arm, refit, lowest)
         yield f"reconstructions-{name}.png", _reconstructions(found, arm, refit, lowest)
-    if found.settings.fine_tune:
+    if found.is_fine_tuned:
         yield "psnr-fine-tuned.png", _psnr(found, "with refit, then fine-tuned", True, lambda r: r.tuned)
     yield "cost.png", _cost(found, lowest)
 

@@ -11,7 +11,7 @@ import secateur
 from secateur.allocation import Progress
 from secateur.experiments.images import Images
 from secateur.experiments.reproduce.checkpoints import trained
-from secateur.experiments.reproduce.methods import FINE_TUNED, SMALLEST
+from secateur.experiments.reproduce.methods import FINE_TUNED, SMALLEST, SMALLEST_TRAINED, TRAINED
 from secateur.experiments.reproduce.records import Cache, Record
 from secateur.experiments.reproduce.runs import Dense, drawn, run
 from secateur.experiments.reproduce.settings import Settings, Split
@@ -20,9 +20,10 @@ OnStep = Callable[[str, int, int], object]
 """Called with what is being done, how much of it is done, and out of how much."""
 
 _RESOLUTION = 0.01
-"""How near to the largest sparsity that keeps the PSNR after fine-tuning the bisection goes."""
+"""How near to the largest sparsity that keeps the PSNR after training the bisection goes."""
 
-_LARGEST = 0.95
+_SMALLEST, _LARGEST = 0.5, 0.95
+"""Between these sparsities it is looked for."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Reproduction:
         settings: what was asked.
         dense: seed to the dense model's PSNR over the test images, in dB.
         records: one for every seed, method, sparsity and arm.
-        tuned: for every seed the largest sparsity found that keeps the PSNR after fine-tuning; empty without any.
+        smallest_trained: for every seed and some methods the smallest model found that keeps the PSNR after training.
         originals: the images whose reconstructions are drawn, as in :class:`Record`.
         reconstructed: their reconstructions by the dense model of seed 0.
     """
@@ -60,7 +61,7 @@ class Reproduction:
     settings: Settings
     dense: dict[int, float]
     records: tuple[Record, ...]
-    tuned: tuple[Record, ...]
+    smallest_trained: tuple[Record, ...]
     originals: str
     reconstructed: str
 
@@ -70,6 +71,11 @@ class Reproduction:
         seeds = "1 seed" if self.settings.seeds == 1 else f"mean of {self.settings.seeds} seeds (and range)"
         latent = "a linear latent layer" if self.settings.linear_latent else "ReLU"
         return f"Autoencoder with {latent} on {self.name}: test images, {seeds}"
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether any method was fine-tuned."""
+        return any(record.tuned is not None for record in self.records)
 
     def of(self, *, method: str, refit: bool, target: float | None) -> list[Record]:
         """The records of one method at one sparsity, a seed after the other."""
@@ -82,7 +88,7 @@ class Reproduction:
             "settings": asdict(self.settings),
             "dense": self.dense,
             "records": [record.as_data() for record in self.records],
-            "smallest after fine-tuning": [record.as_data() for record in self.tuned],
+            "smallest_trained": [record.as_data() for record in self.smallest_trained],
         }
 
 
@@ -102,14 +108,14 @@ def reproduce(
     """
     experiment = _Experiment(Split.of(images), settings, out, on_step)
     records = [record for seed in range(settings.seeds) for record in experiment.records(seed)]
-    tuned = [experiment.smallest_tuned(seed) for seed in range(settings.seeds)] if settings.fine_tune else []
+    trained = [record for seed in range(settings.seeds) for record in experiment.smallest_trained(seed)]
     return Reproduction(
         name=images.name,
         shape=images.shape,
         settings=settings,
         dense={seed: experiment.dense(seed).psnr() for seed in range(settings.seeds)},
         records=tuple(records),
-        tuned=tuple(record for record in tuned if record is not None),
+        smallest_trained=tuple(trained),
         originals=(experiment.split.drawn * 255).round().byte().numpy().tobytes().hex(),
         reconstructed=drawn(experiment.split, experiment.dense(0).model),
     )
@@ -183,19 +189,23 @@ class _Experiment:
             "secateur": secateur.__version__,
         }
 
-    def smallest_tuned(self, seed: int) -> Record | None:
-        """The smallest model found that keeps the PSNR over the held-out images after fine-tuning, by bisection."""
-        method = next((name for name in SMALLEST if name in self.settings.methods), None)
-        if method is None:
-            return None
-        best = self.record(seed, Run(method, True, None))
+    def smallest_trained(self, seed: int) -> Iterator[Record]:
+        """By method, the smallest model found that keeps the PSNR over the held-out images after training."""
+        if self.settings.fine_tune:
+            for method in SMALLEST_TRAINED:
+                found = self._bisected(seed, method) if method in self.settings.methods else None
+                if found is not None:
+                    yield found
+
+    def _bisected(self, seed: int, method: str) -> Record | None:
         least = self.dense(seed).held_out_psnr() - self.settings.drop
-        low, high = best.sparsity, _LARGEST
+        best, low, high = None, _SMALLEST, _LARGEST
         while high - low > _RESOLUTION:
             middle = round((low + high) / 2, 3)
             record = self.record(seed, Run(method, True, middle))
-            assert record.tuned_held_out is not None
-            if record.tuned_held_out >= least:
+            after = record.held_out if method in TRAINED else record.tuned_held_out
+            assert after is not None
+            if after >= least:
                 best, low = record, middle
             else:
                 high = middle

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.table import Table as RichTable
 
-from secateur.experiments.reproduce.methods import METHODS
+from secateur.experiments.reproduce.methods import METHODS, SMALLEST_TRAINED, TRAINED
 from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.reproduction import Reproduction
 from secateur.graph.describe import plain_table
@@ -55,7 +55,7 @@ def all_tables(found: Reproduction) -> list[Table]:
 def main_tables(found: Reproduction) -> list[Table]:
     """What is shown at the end: PSNR, the smallest models, and the cost."""
     tables = [psnr_table(found, refit=refit) for refit in ARMS]
-    if found.settings.fine_tune:
+    if found.is_fine_tuned:
         tables.append(_fine_tuned_table(found))
     tables += [smallest_table(found), *(cost_table(found, refit=refit) for refit in ARMS)]
     return [table for table in tables if table.rows]
@@ -67,13 +67,11 @@ def psnr_table(found: Reproduction, *, refit: bool) -> Table:
 
 
 def _fine_tuned_table(found: Reproduction) -> Table:
-    epochs = "1 epoch" if found.settings.fine_tune == 1 else f"{found.settings.fine_tune} epochs"
-
     def cell(records: Sequence[Record]) -> str:
         tuned = [r.tuned for r in records if r.tuned is not None]
         return _range(tuned) if tuned else ""
 
-    return _by_sparsity(found, f"PSNR, dB, with refit and {epochs} of fine-tuning", True, cell)
+    return _by_sparsity(found, f"PSNR, dB, with refit and {_epochs(found)}", True, cell)
 
 
 def drift_table(found: Reproduction, *, refit: bool) -> Table:
@@ -114,10 +112,12 @@ def smallest_table(found: Reproduction) -> Table:
         records = found.of(method=method, refit=True, target=None)
         if records:
             rows.append(_smallest_row(found, METHODS[method].label, records, [r.psnr for r in records]))
-    if found.tuned:
-        label = f"{METHODS[found.tuned[0].method].label}, {found.settings.fine_tune} epoch of fine-tuning"
-        tuned = [r.tuned for r in found.tuned if r.tuned is not None]
-        rows.append(_smallest_row(found, label, found.tuned, tuned))
+    for method in SMALLEST_TRAINED:
+        records = [r for r in found.smallest_trained if r.method == method]
+        if records:
+            psnrs = [r.psnr if r.tuned is None or method in TRAINED else r.tuned for r in records]
+            label = METHODS[method].label if method in TRAINED else f"{METHODS[method].label}, {_epochs(found)}"
+            rows.append(_smallest_row(found, label, records, psnrs))
     title = f"smallest model with PSNR within {found.settings.drop:g} dB of dense on held-out training images"
     return Table(title, ["method", "parameters removed", "PSNR, dB", "below dense, dB"], rows)
 
@@ -125,6 +125,11 @@ def smallest_table(found: Reproduction) -> Table:
 def _smallest_row(found: Reproduction, label: str, records: Sequence[Record], psnrs: Sequence[float]) -> list[str]:
     drops = [found.dense[r.seed] - psnr for r, psnr in zip(records, psnrs, strict=True)]
     return [label, _range([100 * r.sparsity for r in records], " %"), _range(psnrs), _range(drops)]
+
+
+def _epochs(found: Reproduction) -> str:
+    epochs = found.settings.fine_tune
+    return f"{epochs} {'epoch' if epochs == 1 else 'epochs'} of fine-tuning"
 
 
 def _by_sparsity(
