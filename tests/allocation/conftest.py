@@ -32,10 +32,10 @@ def postgres_url() -> Iterator[str]:
         cwd=folder,
         **owner,
     )
-    options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", folder]
+    options = ["-D", str(data), "-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [programs / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder, **owner
+        server: subprocess.Popen[bytes] = subprocess.Popen(
+            [str(programs / "postgres"), *options], stdout=log, stderr=log, cwd=folder, **owner
         )
     try:
         _wait(server, folder)

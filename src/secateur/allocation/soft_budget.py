@@ -20,6 +20,9 @@ _NEWTON_STEPS = 12
 _EXACT = 1e-9
 """Goals that are missed by less than this are met."""
 
+_REACHED = 1e-8
+"""Caps from which a sparsity is no further than this are reached."""
+
 _LARGEST_SHIFT = 2.0
 """No Newton step moves logits further: the cost flattens out at both ends."""
 
@@ -30,24 +33,23 @@ class SoftBudget:
     Attributes:
         low: smallest logits that the target's limits allow, shape (variables,).
         high: largest, likewise; equal to ``low`` where a variable has no choice.
-        aims: what the goals' sparsities should be, shape (goals,).
-        caps: what the capped components' sparsities may be at most, shape (caps,).
+        goals: how many of the constraints are goals, to be met; the others are caps, not to be exceeded.
+        aims: what the constraints' sparsities should be, or be at most, shape (constraints,).
     """
 
     def __init__(self, problem: Problem) -> None:
-        graph = problem.graph
-        self.low = _logit(torch.tensor([1 - float(f[0]) for f in problem.fractions], dtype=torch.float64))
-        self.high = _logit(torch.tensor([1 - float(f[-1]) for f in problem.fractions], dtype=torch.float64))
-        self.aims = torch.tensor([goal.rho for goal in problem.goals], dtype=torch.float64)
-        self.caps = torch.tensor([cap.high for cap in problem.caps], dtype=torch.float64)
+        graph, constraints = problem.graph, (*problem.goals, *problem.caps)
+        self.goals = len(problem.goals)
+        self.aims = torch.tensor([c.rho for c in problem.goals] + [c.high for c in problem.caps], dtype=torch.float64)
         self._cost = SoftCost(graph.cost_model, problem.target.of)
         self._full = torch.from_numpy(graph.cost_model.full.astype(np.float64))
         self._variable_of = torch.from_numpy(variable_of_group(graph))
-        self._counted_by_goals = self._counted(problem, problem.goals)
-        self._counted_by_caps = self._counted(problem, problem.caps)
-        self._serves = _served(problem.goals, len(problem.fractions))
+        self._counted = self._counted_by(constraints, graph.cost_model.component_names)
+        self._serves = _served(constraints, len(problem.fractions))
+        self.low = _logit(torch.tensor([1 - float(f[0]) for f in problem.fractions], dtype=torch.float64))
+        high = _logit(torch.tensor([1 - float(f[-1]) for f in problem.fractions], dtype=torch.float64))
         # What serves no goal stays as it is.
-        self.high = torch.where(self._serves.any(dim=1), self.high, self.low)
+        self.high = torch.where(self._serves[:, : self.goals].any(dim=1), high, self.low)
 
     @property
     def free(self) -> Tensor:
@@ -55,43 +57,55 @@ class SoftBudget:
         return self.high > self.low
 
     def sparsities(self, logits: Tensor) -> Tensor:
-        """What the goals are about, shape (goals,)."""
-        return 1 - self._counted_by_goals @ self._cost_at(logits)
-
-    def capped(self, logits: Tensor) -> Tensor:
-        """What the caps are about, shape (caps,)."""
-        return 1 - self._counted_by_caps @ self._cost_at(logits)
+        """What the constraints are about, shape (constraints,)."""
+        kept = self._full * torch.sigmoid(-logits)[self._variable_of]
+        return 1 - self._counted @ self._cost(kept)
 
     def slopes(self, logits: Tensor) -> Tensor:
-        """Derivatives of the goals' sparsities, shape (goals, variables)."""
+        """Derivatives of the sparsities by the logits, shape (constraints, variables)."""
         point = logits.detach().requires_grad_()
         with torch.enable_grad():
-            rows = [torch.autograd.grad(v, point, retain_graph=True)[0] for v in self.sparsities(point)]
+            rows = [torch.autograd.grad(value, point, retain_graph=True)[0] for value in self.sparsities(point)]
         return torch.stack(rows) * self.free if rows else torch.zeros(0, len(logits), dtype=torch.float64)
 
+    def binding(self, logits: Tensor) -> Tensor:
+        """Which constraints bind: the goals, and the caps that are reached; shape (constraints,)."""
+        binds = self.sparsities(logits.detach()) >= self.aims - _REACHED
+        binds[: self.goals] = True
+        return binds
+
     def met(self, logits: Tensor) -> Tensor:
-        """Logits that meet every goal, by Newton's method; all variables of a goal are moved by the same amount.
+        """Logits that meet every goal and exceed no cap; all variables that serve a constraint are moved alike.
 
         Where the limits don't allow that, as near as they do.
         """
+        binds = torch.arange(len(self.aims)) < self.goals
+        while True:
+            logits = self._solved(logits, binds)
+            exceeded = ~binds & (self.sparsities(logits) > self.aims + _REACHED)
+            if not bool(exceeded.any()):
+                return logits
+            binds |= exceeded
+
+    def _solved(self, logits: Tensor, binds: Tensor) -> Tensor:
+        """The binding constraints met as equalities, by Newton's method."""
+        serves = self._serves[:, binds]
+        # A cap that binds has its variables to itself.
+        serves[:, : self.goals] *= ~serves[:, self.goals :].any(dim=1, keepdim=True)
         for _ in range(_NEWTON_STEPS):
             logits = torch.maximum(torch.minimum(logits, self.high), self.low)
-            missing = self.aims - self.sparsities(logits)
+            missing = (self.aims - self.sparsities(logits))[binds]
             if float(missing.abs().sum()) <= _EXACT:
                 break
-            shifts = torch.linalg.lstsq(self.slopes(logits) @ self._serves, missing[:, None], driver="gelsd").solution
-            logits = logits + (self._serves @ shifts.clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT))[:, 0]
+            system = self.slopes(logits)[binds] @ serves
+            shifts = torch.linalg.lstsq(system, missing[:, None], driver="gelsd").solution
+            logits = logits + (serves @ shifts.clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT))[:, 0]
         return torch.maximum(torch.minimum(logits, self.high), self.low)
 
-    def _cost_at(self, logits: Tensor) -> Tensor:
-        """Cost by component, shape (components,)."""
-        return self._cost(self._full * torch.sigmoid(-logits)[self._variable_of])
-
-    def _counted(self, problem: Problem, goals: Sequence[Goal]) -> Tensor:
-        """What one unit of each component's cost is of the cost that a goal counts, shape (goals, components)."""
-        names = problem.graph.cost_model.component_names
-        counted = [[goal.component in (None, name) for name in names] for goal in goals]
-        table = torch.tensor(counted, dtype=torch.float64).reshape(len(goals), len(names))
+    def _counted_by(self, constraints: Sequence[Goal], names: Sequence[str]) -> Tensor:
+        """One unit of each component's cost, in units of what a constraint counts, shape (constraints, components)."""
+        counted = [[c.component in (None, name) for name in names] for c in constraints]
+        table = torch.tensor(counted, dtype=torch.float64).reshape(len(constraints), len(names))
         return table / (table @ self._cost(self._full))[:, None]
 
 
@@ -104,9 +118,9 @@ def _logit(coefficients: Tensor) -> Tensor:
     return torch.logit(coefficients.clamp(_LEAST, 1 - _LEAST))
 
 
-def _served(goals: Sequence[Goal], variables: int) -> Tensor:
-    """1 where a variable serves a goal, shape (variables, goals)."""
-    table = torch.zeros(variables, len(goals), dtype=torch.float64)
-    for column, goal in enumerate(goals):
-        table[torch.from_numpy(goal.variables), column] = 1
+def _served(constraints: Sequence[Goal], variables: int) -> Tensor:
+    """1 where a variable serves a constraint, shape (variables, constraints)."""
+    table = torch.zeros(variables, len(constraints), dtype=torch.float64)
+    for column, constraint in enumerate(constraints):
+        table[torch.from_numpy(constraint.variables), column] = 1
     return table
