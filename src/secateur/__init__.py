@@ -40,8 +40,9 @@ from secateur.graph import DependencyGraph, trace
 from secateur.io import load, save
 from secateur.plan import PruningPlan, plan
 from secateur.recovery import refit
+from secateur.report.tradeoff import TradeOff
 from secateur.surgery import apply
-from secateur.tradeoff import TradeOff, tradeoff
+from secateur.tradeoff import tradeoff
 from secateur.verify import VerificationReport, verify
 
 __version__ = "0.1.0"

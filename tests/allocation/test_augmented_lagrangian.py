@@ -25,21 +25,24 @@ def budget(target: Sparsity) -> SoftBudget:
     return SoftBudget(Problem(graph, random_scores(graph), target))
 
 
+def loss(coefficients: FloatArray) -> float:
+    return float(WORTH.numpy() @ coefficients**2)
+
+
 def gradient(coefficients: Tensor) -> Tensor:
-    """Of the sum of worth * c ** 2."""
     return 2 * WORTH * coefficients
 
 
 def optimum(soft: SoftBudget) -> FloatArray:
     """By sequential quadratic programming in the coefficients themselves."""
-    aims = soft.aims.numpy()
-    lowest = np.where(np.arange(len(aims)) < soft.goals, aims, -1)
-    constraints = [
-        NonlinearConstraint(lambda c: soft.sparsities(logits_of(c)).numpy(), lowest, aims),
+    goals, aims = slice(soft.goals), soft.aims.numpy()
+    caps = slice(soft.goals, None)
+    constraints: Any = [
+        NonlinearConstraint(lambda c: soft.sparsities(logits_of(c))[goals].numpy(), aims[goals], aims[goals]),
         LinearConstraint(np.eye(3), 0.001, 0.97),
-    ]
-    start = np.full(3, 0.4)
-    loss: Any = lambda c: float(WORTH.numpy() @ c**2)  # noqa: E731
+        NonlinearConstraint(lambda c: soft.sparsities(logits_of(c))[caps].numpy(), -1, aims[caps]),
+    ][: 3 if len(aims) > soft.goals else 2]
+    start: FloatArray = np.full(3, 0.4)
     found = minimize(loss, start, method="SLSQP", constraints=constraints)
     assert found.success
     return np.asarray(found.x)

@@ -30,6 +30,9 @@ _SWEEPS = 40
 _MOST_COMBINATIONS = 4**7
 """Up to here, all combinations of levels beside the path's are tried while refining."""
 
+_UNMET = 2.0
+"""Further from an aim than any sparsity is."""
+
 _SMALLEST = 1e-9
 """Coefficients nearer to 0 or 1 than this are taken to be this far from it."""
 
@@ -178,7 +181,10 @@ class _Search:
         return low, high
 
     def _nearest_of(self, candidates: IntArray) -> IntArray:
-        """The candidate nearest to the goal; of equals the first. Shape (variables,) of (candidates, variables)."""
+        """The candidate nearest to the goal, of those that meet it if any do; of equals the first.
+
+        Shape (variables,) of (candidates, variables).
+        """
         nearest: IntArray = candidates[np.argmin(self._errors(candidates))]
         return nearest
 
@@ -191,7 +197,10 @@ class _Search:
         return values
 
     def _errors(self, candidates: IntArray) -> FloatArray:
-        return np.abs(self._sparsities(candidates) - self._goal.rho)
+        """Distance from the aim, shape (candidates,); more than any other where the goal isn't met, as above a cap."""
+        values, goal = self._sparsities(candidates), self._goal
+        is_met = (values >= goal.low - ROUNDING) & (values <= goal.high + ROUNDING)
+        return np.asarray(np.abs(values - goal.rho) + np.where(is_met, 0.0, _UNMET))
 
     # --- between two steps of the staircase -------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from secateur.allocation.masked_loss import MaskedLoss
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
 from secateur.allocation.search import Search
-from secateur.allocation.soft_budget import SoftBudget
+from secateur.allocation.soft_budget import SoftBudget, logits_of
 from secateur.allocation.task_loss import LossFunction, TaskLoss, task_loss
 from secateur.calibration import evaluating
 from secateur.errors import InfeasibleError, SearchError
@@ -150,6 +150,14 @@ class GradientDescent:
             _, gradient = masked.gradient(descent.coefficients, temperature, batch)
             descent.step(gradient)
             yield descent.coefficients
+
+
+def _uniform_logits(problem: Problem) -> Tensor:
+    """Logits of the uniform coefficients that meet the target, shape (variables,)."""
+    try:
+        return logits_of(problem.coefficients(meet(problem, uniform_path(problem))))
+    except InfeasibleError:  # whole channels of one coefficient miss the target; the descent needs none
+        return torch.zeros(len(problem.fractions), dtype=torch.float64)
 
 
 def _whole(problem: Problem, points: Sequence[Tensor]) -> list[IntArray]:

@@ -15,13 +15,16 @@ from secateur.allocation.soft_masks import variable_of_group
 _LEAST = 5e-4
 """Coefficients stay so far from 0 and 1, where their logits are infinite; no channel of a thousand is lost to it."""
 
-_NEWTON_STEPS = 12
+_NEWTON_STEPS = 20
 
 _EXACT = 1e-9
 """Goals that are missed by less than this are met."""
 
 _REACHED = 1e-8
 """Caps from which a sparsity is no further than this are reached."""
+
+_FLAT = 1e-12
+"""Slopes below this are none."""
 
 _LARGEST_SHIFT = 2.0
 """No Newton step moves logits further: the cost flattens out at both ends."""
@@ -45,11 +48,11 @@ class SoftBudget:
         self._full = torch.from_numpy(graph.cost_model.full.astype(np.float64))
         self._variable_of = torch.from_numpy(variable_of_group(graph))
         self._counted = self._counted_by(constraints, graph.cost_model.component_names)
-        self._serves = _served(constraints, len(problem.fractions))
         self.low = _logit(torch.tensor([1 - float(f[0]) for f in problem.fractions], dtype=torch.float64))
         high = _logit(torch.tensor([1 - float(f[-1]) for f in problem.fractions], dtype=torch.float64))
         # What serves no goal stays as it is.
-        self.high = torch.where(self._serves[:, : self.goals].any(dim=1), high, self.low)
+        serving = np.concatenate([np.zeros(0, dtype=np.int64), *(goal.variables for goal in problem.goals)])
+        self.high = torch.where(torch.from_numpy(np.isin(np.arange(len(high)), serving)), high, self.low)
 
     @property
     def free(self) -> Tensor:
@@ -75,7 +78,7 @@ class SoftBudget:
         return binds
 
     def met(self, logits: Tensor) -> Tensor:
-        """Logits that meet every goal and exceed no cap; all variables that serve a constraint are moved alike.
+        """Logits near these that meet every goal and exceed no cap.
 
         Where the limits don't allow that, as near as they do.
         """
@@ -88,18 +91,20 @@ class SoftBudget:
             binds |= exceeded
 
     def _solved(self, logits: Tensor, binds: Tensor) -> Tensor:
-        """The binding constraints met as equalities, by Newton's method."""
-        serves = self._serves[:, binds]
-        # A cap that binds has its variables to itself.
-        serves[:, : self.goals] *= ~serves[:, self.goals :].any(dim=1, keepdim=True)
+        """The binding constraints met as equalities, by Newton's method within the limits."""
+        movable = self.free
         for _ in range(_NEWTON_STEPS):
             logits = torch.maximum(torch.minimum(logits, self.high), self.low)
             missing = (self.aims - self.sparsities(logits))[binds]
             if float(missing.abs().sum()) <= _EXACT:
                 break
-            system = self.slopes(logits)[binds] @ serves
-            shifts = torch.linalg.lstsq(system, missing[:, None], driver="gelsd").solution
-            logits = logits + (serves @ shifts.clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT))[:, 0]
+            slopes = self.slopes(logits)[binds] * movable
+            # Under one goal, this moves all logits alike.
+            directions = slopes / slopes.abs().sum(dim=0).clamp(min=_FLAT)
+            shift = directions.T @ torch.linalg.lstsq(slopes @ directions.T, missing, driver="gelsd").solution
+            stuck = ((logits >= self.high) & (shift > 0)) | ((logits <= self.low) & (shift < 0))
+            movable = movable & ~stuck
+            logits = logits + (shift * movable).clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)
         return torch.maximum(torch.minimum(logits, self.high), self.low)
 
     def _counted_by(self, constraints: Sequence[Goal], names: Sequence[str]) -> Tensor:
@@ -116,11 +121,3 @@ def logits_of(coefficients: np.ndarray) -> Tensor:
 
 def _logit(coefficients: Tensor) -> Tensor:
     return torch.logit(coefficients.clamp(_LEAST, 1 - _LEAST))
-
-
-def _served(constraints: Sequence[Goal], variables: int) -> Tensor:
-    """1 where a variable serves a constraint, shape (variables, constraints)."""
-    table = torch.zeros(variables, len(constraints), dtype=torch.float64)
-    for column, constraint in enumerate(constraints):
-        table[torch.from_numpy(constraint.variables), column] = 1
-    return table
