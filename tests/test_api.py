@@ -161,6 +161,31 @@ def test_an_objective_without_a_finite_value_is_an_error(value: Any, message: st
         evaluate(lambda model: value, nn.Identity())
 
 
+def test_an_objective_that_fails_is_one_clear_error() -> None:
+    def failing(model: nn.Module) -> float:
+        raise KeyError("episode")
+
+    with pytest.raises(secateur.SecateurError, match="the metric 'failing' failed: KeyError: 'episode'"):
+        secateur.prune(fixed(), INPUTS[:1], objective=failing)
+
+
+def test_the_result_is_measured_as_candidates_are() -> None:
+    model, strategy = fixed(), secateur.Random(draws=3)
+    random_state = torch.get_rng_state()
+    result = secateur.prune(model, INPUTS[:1], objective=lambda m: torch.rand(()).item(), strategy=strategy)
+    assert result.allocation.best is not None
+    assert result.before.objective == result.after.objective == result.allocation.best.objective
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "given"), [(secateur.BlackBox, "BlackBox"), ("uniform", "'uniform'"), (3, "3")], ids=str
+)
+def test_a_strategy_that_is_none(strategy: Any, given: str) -> None:
+    with pytest.raises(secateur.SecateurError, match=rf"must be one such as Uniform\(\) or .*, not {given}$"):
+        secateur.prune(fixed(), INPUTS[:1], strategy=strategy)
+
+
 def test_public_names_are_there() -> None:
     assert all(hasattr(secateur, name) for name in secateur.__all__)
     assert callable(secateur.plan)

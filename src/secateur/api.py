@@ -22,7 +22,7 @@ from secateur.allocation import (
     Uniform,
     allocate,
 )
-from secateur.allocation.objective import evaluate
+from secateur.allocation.evaluator import measured
 from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import TargetError
 from secateur.graph.describe import to_text
@@ -169,4 +169,4 @@ def _default_criterion(calibration: CalibrationData | None) -> Criterion:
 
 
 def _value(objective: Objective | None, model: nn.Module, plan: PruningPlan | None) -> float | None:
-    return None if objective is None else evaluate(objective, model, plan).value
+    return None if objective is None else measured(objective, model, plan).value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,9 @@ from secateur.allocation import (
     Uniform,
 )
 from secateur.allocation.by_latency import by_latency
-from secateur.allocation.objective import evaluate, metric_name
+from secateur.allocation.evaluator import measured
+from secateur.allocation.objective import metric_name
+from secateur.allocation.strategy import check_strategy
 from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import ConstraintError, InfeasibleError, TargetError
 from secateur.graph.components import ComponentPart, ComponentSpec
@@ -90,7 +91,7 @@ def tradeoff(
         TraceError: the model can't be traced.
         TargetError: a sparsity is malformed, or two strategies have the same name.
         ObjectiveError: the objective fails for the dense model or for every candidate.
-        SearchError: a strategy's settings don't fit the model.
+        SearchError: a strategy is none, or its settings don't fit the model.
         StorageError: the search's storage can't be used.
     """
     named = _named(strategies)
@@ -100,7 +101,7 @@ def tradeoff(
     data = None if calibration is None else as_calibration(calibration).source
     scores = (criterion or (Magnitude() if data is None else Reconstruction(data)))(graph, model)
     shown = objective if reported is None else reported
-    dense = evaluate(shown, model)
+    dense = measured(shown, model)
     checked = checked_scores(graph, scores)
     work = _Work(model, graph, checked, objective, shown, tuple(constraints), data, search or Search())
     points = [point for name, strategy in named.items() for point in work.points(name, strategy, targets)]
@@ -108,6 +109,8 @@ def tradeoff(
 
 
 def _named(strategies: Mapping[str, Strategy] | Sequence[Strategy]) -> dict[str, Strategy]:
+    for strategy in strategies.values() if isinstance(strategies, Mapping) else strategies:
+        check_strategy(strategy)
     if isinstance(strategies, Mapping):
         return dict(strategies)
     names = [type(strategy).__name__ for strategy in strategies]
@@ -167,15 +170,12 @@ class _Work:
 
     def _finished(self, result: AllocationResult) -> Estimate:
         """What is reported of the finished model, with the whole refit, and the weights that a strategy has trained."""
-        dense = self.model
-        if result.weights is not None:
-            dense = copy.deepcopy(self.model)
-            dense.load_state_dict({**dense.state_dict(), **result.weights})
+        dense = result.dense(self.model)
         pruning = plan(self.graph, self.scores, result.coefficients)
         small = apply(dense, pruning)
         if self.calibration is not None:
             refit(small, dense, pruning, self.calibration)
-        return evaluate(self.reported, small, pruning)
+        return measured(self.reported, small, pruning)
 
 
 def _label(objective: Objective) -> str:

@@ -76,6 +76,15 @@ def test_caps_of_groups_and_components_hold() -> None:
     assert kept["c2.0"] >= 0.75 * searched.graph.group("c2.0").size
 
 
+@pytest.mark.parametrize(("cap", "rho"), [(0.28, 0.3), (0.34, 0.5)])
+def test_a_cap_holds_where_single_channels_are_large(cap: float, rho: float) -> None:
+    # Four channels: those above the cap are nearer to its aim than those below.
+    searched = problem(Sparsity(rho, tolerance=0.04, caps={"c0": cap}), (8, 4, 8, 30, 8))
+    levels = meet(searched, uniform_path(searched))
+    assert bool(searched.is_met_by(levels))
+    assert float(searched.sparsity(levels, "c0")) <= cap
+
+
 def test_a_cap_that_shared_channels_exceed_is_an_error() -> None:
     searched = problem(Sparsity(0.8, caps={"c1": 0.05}))
     with pytest.raises(InfeasibleError, match=r"the cap of 0\.05 of component 'c1' can't be kept: channels"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.allocation import Sparsity, allocate, by_latency
-from secateur.errors import InfeasibleError
+from secateur.allocation import Constraint, Random, Sparsity, Uniform, allocate, by_latency
+from secateur.errors import ConstraintError, InfeasibleError
 from secateur.latency import Latency
 
 
@@ -53,6 +54,42 @@ def test_what_the_clock_never_shows_names_the_nearest(monkeypatch: pytest.Monkey
     scores = secateur.importance.Magnitude()(graph, model)
     with pytest.raises(InfeasibleError, match=r"latency sparsity of 0\.5 .* the nearest measured is 0\.000"):
         allocate(graph, scores, Sparsity(0.5, of="latency"), model=model)
+
+
+def first_width(model: nn.Module) -> float:
+    return float(next(model.parameters()).shape[0])
+
+
+def test_only_the_strategys_candidates_are_held_against_constraints(clock: Callable[[nn.Module], float]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    graph = secateur.trace(model, torch.zeros(1, 8))
+    scores = secateur.importance.Magnitude()(graph, model)
+    target = Sparsity(0.5, of="latency", tolerance=0.04)
+    uniform = allocate(graph, scores, target, model=model)
+    bound = Constraint(first_width, at_least=uniform.kept["0"] + 8)
+    with pytest.raises(ConstraintError, match="no candidate satisfies every constraint"):
+        allocate(graph, scores, target, strategy=Uniform(), model=model, constraints=[bound])
+    strategy = Random(draws=20)
+    result = allocate(graph, scores, target, strategy=strategy, model=model, constraints=[bound])
+    assert result.best is not None
+    assert result.kept["0"] == result.best.constraints["first_width"] >= uniform.kept["0"] + 8
+    assert result.best in result.history
+    assert len(result.history) % 20 == 0  # of the strategy's searches, and none of uniform's
+
+
+def test_measuring_leaves_the_model_and_the_random_state() -> None:
+    torch.manual_seed(0)
+    layers = nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Dropout(), nn.Linear(32, 2)
+    model = nn.Sequential(*layers).train()
+    inputs = torch.randn(4, 8)
+    graph = secateur.trace(model, inputs)
+    scores = secateur.importance.Magnitude()(graph, model)
+    before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    allocate(graph, scores, Sparsity(0.5, of="latency", tolerance=0.99), model=model)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 def test_a_real_clock_on_a_wide_model() -> None:

@@ -347,3 +347,14 @@ def test_looking_does_not_make_a_storage(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"none\.sqlite isn't there: no search has been made in it"):
         stored_searches(tmp_path / "none.sqlite")
     assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_looking_into_another_database_leaves_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table notes (text)")
+        connection.commit()
+    with pytest.raises(StorageError, match=r"other\.sqlite holds no search: none has been made in it"):
+        stored_searches(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("select name from sqlite_master").fetchall() == [("notes",)]

@@ -40,6 +40,12 @@ class Counting:
         return -float(sizes[0])
 
 
+def ones(model: nn.Module) -> float:
+    """The sum of the outputs for inputs of ones."""
+    with torch.no_grad():
+        return float(model(torch.ones(1, 8)).sum())
+
+
 def problem_of(search: Search, objective: Any, constraints: Sequence[Constraint] = (), **options: Any) -> Problem:
     torch.manual_seed(0)
     model = Chain([8, 16, 12, 16, 8])
@@ -262,6 +268,25 @@ def test_constraints_with_one_name() -> None:
     constraints = [Constraint(Counting(), at_least=-100), Constraint(Counting(), at_least=-50)]
     with pytest.raises(ConstraintError, match="2 constraints are called 'Counting'; tell them apart with name="):
         problem_of(Search(), None, constraints)
+
+
+def test_constraints_that_are_none() -> None:
+    constraint: Any = Constraint(Counting(), at_least=-100)
+    for given in (constraint, [Counting()]):
+        with pytest.raises(ConstraintError, match="constraints must be a list of Constraint.metric, at_least"):
+            problem_of(Search(), None, given)
+
+
+def test_candidates_may_be_refitted_on_other_data() -> None:
+    rows = INPUTS[:16]
+    search = Search(calibration=iter([rows]))
+    expected = [e.objective for e in measured(Search(), ones, calibration=[rows])]
+    for _ in range(2):  # an iterator is read once, and serves every search
+        assert [e.objective for e in measured(search, ones, calibration=[INPUTS])] == expected
+    with pytest.raises(SearchError, match="refits candidates, not the result: give calibration= too"):
+        measured(search, ones)
+    with pytest.raises(CalibrationError, match="calibration is a single Tensor"):
+        Search(calibration=rows)
 
 
 def test_calibration_that_is_no_good() -> None:

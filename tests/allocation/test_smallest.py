@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.allocation import Constraint, GridSearch, Sensitivity, Smallest, Sparsity, Strategy, allocate
+from secateur.allocation import (
+    Constraint,
+    GradientDescent,
+    GridSearch,
+    Sensitivity,
+    Smallest,
+    Sparsity,
+    Strategy,
+    allocate,
+)
 from secateur.errors import ConstraintError, TargetError
 from secateur.graph.graph import DependencyGraph
 from secateur.plan import FloatArray
@@ -129,3 +138,34 @@ def test_limits_hold(model: TwoWidths, graph: DependencyGraph, scores: dict[str,
     target = Smallest(protected=["second"], minimum_width=3)
     result = allocate(graph, scores, target, model=model, constraints=[Constraint(worth, at_least=1)])
     assert result.kept == {"first.0": 3, "second.0": 12}
+
+
+def test_weights_that_are_trained_along_are_the_results(model: TwoWidths, graph: DependencyGraph) -> None:
+    inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
+
+    def loss(candidate: nn.Module, batch: Tensor) -> Tensor:
+        return (candidate(batch) - 3.0).square().mean()
+
+    bound = Constraint(lambda candidate: loss(candidate, inputs), at_most=0.5, name="loss")
+    strategy = GradientDescent(loss, [inputs] * 60, steps=5, weights=True, weight_learning_rate=0.05)
+    target = Smallest(resolution=0.1)
+    result = secateur.prune(model, inputs[:1], target=target, strategy=strategy, constraints=[bound])
+    assert float(loss(model, inputs).detach()) > 0.5  # so that only training satisfies it
+    assert result.allocation.weights is not None
+    reached = float(loss(result.model, inputs).detach())
+    assert reached <= 0.5
+    assert result.allocation.best is not None
+    assert result.allocation.best.constraints["loss"] == pytest.approx(reached, rel=1e-4)
+    assert result.allocation.best in result.allocation.history
+
+
+def test_no_more_than_the_largest_is_removed(
+    model: TwoWidths, graph: DependencyGraph, scores: dict[str, FloatArray]
+) -> None:
+    bound = Constraint(worth, at_least=1)
+    result = allocate(graph, scores, Smallest(largest=0.42, resolution=0.1), model=model, constraints=[bound])
+    assert 0.3 < result.sparsity <= 0.42
+    # The grid's only candidate removes much more; it is looked at with the widest tolerance there is, and isn't taken.
+    grid, target = GridSearch(coefficients=[11 / 12]), Smallest(largest=0.2, resolution=0.25)
+    result = allocate(graph, scores, target, strategy=grid, model=model, constraints=[bound])
+    assert result.sparsity == 0

@@ -31,7 +31,7 @@ from secateur.allocation import (
     Uniform,
     allocate,
 )
-from secateur.errors import InfeasibleError
+from secateur.errors import InfeasibleError, SearchError
 from secateur.graph.graph import DependencyGraph
 from secateur.plan import FloatArray, plan
 
@@ -200,6 +200,13 @@ def test_nothing_is_evaluated_twice(make: Make, chain: Case) -> None:
     chain.solve(make(chain), Sparsity(0.5))
     assert chain.evaluated.total() > 0
     assert max(chain.evaluated.values()) == 1
+
+
+@pytest.mark.parametrize("strategy", [Random, BlackBox, Sensitivity])
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None])
+def test_a_seed_that_no_generator_takes(strategy: Any, seed: Any) -> None:
+    with pytest.raises(SearchError, match=r"seed must be a whole number from 0 to 2\*\*32 - 1; it is"):
+        strategy(seed=seed)
 
 
 def test_the_same_seed_gives_the_same_search(make: Make, chain: Case) -> None:

@@ -216,12 +216,19 @@ def test_constraints_that_nothing_satisfies_are_status_1(secateur: CommandLine) 
         (["shop:trained", "--calibration", "broken"], ["calibration failed on the model: OSError"]),
         (["shop:trained", "--strategy", "sensitivity"], ["objective=, or constraints="]),
         (["shop:trained", "--out", "zoo.py"], ["--out", "is a file"]),
+        (["shop:trained", "--maximize", "broken"], ["the metric 'broken' failed: OSError", "is not there"]),
+        (["shop:trained", "--strategy", "gradient", "--loss", "quality", "--batches", "rows"], ["quality failed: TypeError"]),
+        (["shop:trained", "--criterion", "taylor", "--loss", "quality", "--batches", "rows"], ["quality failed: TypeError"]),
+        ([*SEARCHED, "--strategy", "random", "--seed", "-1"], ["--seed", "-1"]),
+        ([*SEARCHED, "--strategy", "random", "--out", "deep/down", "--maximize", "psnr"], ["shop has no psnr"]),
         ([*SEARCHED, "--strategy", "random", "--storage", "nowhere://x"], ["nowhere"]),
         ([*SEARCHED, "--strategy", "random", "--storage", "."], ["can't be reached"]),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(secateur: CommandLine, arguments: list[str], words: list[str]) -> None:
     assert_one_line(secateur("prune", *arguments), 2, *words)
+    assert not Path("pruned").exists()
+    assert not Path("deep").exists()
 
 
 def test_a_metric_that_always_fails_is_an_error_with_its_reason(secateur: CommandLine) -> None:

@@ -13,7 +13,7 @@ from secateur.allocation.problem import Measurements, Problem
 from secateur.allocation.result import AllocationResult
 from secateur.allocation.search import Search
 from secateur.allocation.smallest import smallest
-from secateur.allocation.strategy import Strategy
+from secateur.allocation.strategy import Strategy, check_strategy
 from secateur.allocation.targets import Smallest, Sparsity, Target
 from secateur.allocation.uniform import Uniform
 from secateur.calibration import CalibrationData
@@ -63,10 +63,12 @@ def allocate(
         InfeasibleError: the target can't be met; the message names the nearest that can.
         ConstraintError: no candidate satisfies every constraint; the message names the nearest miss.
         ObjectiveError: the objective failed for every candidate, or is missing where the strategy needs it.
+        SearchError: the strategy is none, or its settings or the search's don't fit the problem.
         StorageError: the search's storage can't be used, or belongs to another search.
     """
     if not isinstance(target, (Sparsity, Smallest)):
         raise TargetError(f"the target must be a Sparsity, such as Sparsity(0.5), or Smallest(), not {target!r}")
+    check_strategy(strategy)
     checked = checked_scores(graph, scores)
     measurements = _measurements(search, graph, checked, model, objective, constraints, calibration)
     if target.of == "latency" and measurements is None:

@@ -13,6 +13,7 @@ from secateur.allocation.budget import Path, meet, nearby_path, uniform_path
 from secateur.allocation.norm_based import NormBased
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult, Evaluation
+from secateur.allocation.strategy import check_seed
 from secateur.errors import InfeasibleError, SearchError
 from secateur.extras import needs
 from secateur.graph.cost import IntArray
@@ -85,6 +86,7 @@ class BlackBox:
                 raise SearchError(f"{name} must be a whole number of candidates, at least 1; it is {value!r}")
         if self.sampler not in get_args(Sampler):
             raise SearchError(f"sampler must be 'auto', 'tpe' or 'cmaes', not {self.sampler!r}")
+        check_seed(self.seed)
 
     def __call__(self, problem: Problem) -> AllocationResult:
         """Solve the problem.

@@ -12,12 +12,14 @@ from functools import partial
 
 import torch
 
+from secateur.allocation.budget import meet, uniform_path
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
 from secateur.allocation.strategy import Strategy
 from secateur.allocation.targets import Sparsity
 from secateur.allocation.uniform import Uniform
-from secateur.errors import InfeasibleError
+from secateur.calibration import evaluating
+from secateur.errors import ConstraintError, InfeasibleError
 from secateur.latency import measure_latency
 from secateur.plan import plan
 from secateur.surgery import apply
@@ -41,8 +43,9 @@ class _Timed:
 def by_latency(problem: Problem, target: Sparsity, rho: float, strategy: Strategy) -> AllocationResult:
     """Meet a target of measured latency with a strategy that meets targets of multiply-adds.
 
-    Uniform coefficients are tried first, at up to 8 sparsities, because they take no search; the strategy goes on from
-    where they meet the target.
+    Uniform coefficients are tried first, at up to 8 sparsities, because they take no search and nothing but the latency
+    is measured of them; the strategy goes on from where they meet the target. The result's history is that of all of
+    the strategy's searches.
 
     Args:
         problem: the graph, scores and measurements, with the model; its own target is replaced.
@@ -53,10 +56,13 @@ def by_latency(problem: Problem, target: Sparsity, rho: float, strategy: Strateg
     Raises:
         InfeasibleError: no sparsity of multiply-adds that was tried gives a latency within the tolerance; the message
             names the nearest.
+        ConstraintError: no candidate satisfies every constraint at any of them.
     """
     wanted = replace(target, rho=rho, of="macs")
-    found = _bisected(problem, wanted, rho, Uniform(), 0.0, 1.0, rho)
-    if not isinstance(strategy, Uniform):
+    found = _bisected(problem, wanted, rho, _uniform, 0.0, 1.0, rho)
+    if isinstance(strategy, Uniform):
+        found = replace(found, result=strategy(problem.at(replace(wanted, rho=found.macs))))
+    else:
         low, high = max(0.0, found.macs - _BESIDE), min(1.0, found.macs + _BESIDE)
         found = _bisected(problem, wanted, rho, strategy, low, high, found.macs)
     if abs(found.latency - rho) > target.tolerance:
@@ -77,7 +83,7 @@ def _bisected(
     for _ in range(_STEPS):
         try:
             result = strategy(problem.at(replace(target, rho=macs)))
-        except InfeasibleError as error:
+        except (InfeasibleError, ConstraintError) as error:
             high, unmet = macs, error  # so much can't leave
         else:
             tried.append(_Timed(result, macs, latency_sparsity(problem, result)))
@@ -87,7 +93,14 @@ def _bisected(
         macs = (low + high) / 2
     if not tried and unmet is not None:
         raise unmet
-    return min(tried, key=lambda timed: abs(timed.latency - rho))
+    nearest = min(tried, key=lambda timed: abs(timed.latency - rho))
+    history = tuple(evaluation for timed in tried for evaluation in timed.result.history)
+    return replace(nearest, result=replace(nearest.result, history=history))
+
+
+def _uniform(problem: Problem) -> AllocationResult:
+    """Uniform coefficients, of which nothing is measured."""
+    return problem.result(problem.evaluation(meet(problem, uniform_path(problem))))
 
 
 def latency_sparsity(problem: Problem, result: AllocationResult) -> float:
@@ -95,5 +108,6 @@ def latency_sparsity(problem: Problem, result: AllocationResult) -> float:
     graph, model = problem.graph, problem.model
     small = apply(model, plan(graph, problem.scores, result.coefficients))
     calls = {name: partial(graph.entry_point, m) for name, m in (("dense", model), ("small", small))}
-    times = measure_latency(calls, threads=torch.get_num_threads())
+    with evaluating(model, small):
+        times = measure_latency(calls, threads=torch.get_num_threads())
     return 1 - times["small"].median / times["dense"].median

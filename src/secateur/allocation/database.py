@@ -93,15 +93,16 @@ def _opened(url: str, options: dict[str, Any], heartbeat: int, grace: int) -> RD
 
 @contextmanager
 def existing_database(url: str) -> Iterator[RDBStorage]:
-    """An Optuna storage to look into; closed at the end.
+    """An Optuna storage to look into; closed at the end. A database of something else stays as it is.
 
     Raises:
-        StorageError: the database isn't there, can't be reached, or isn't one.
+        StorageError: the database isn't there, can't be reached, isn't one, or holds no search.
     """
     with suppress(ArgumentError, ValueError):
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
             raise StorageError(f"the storage {shown(url)} isn't there: no search has been made in it")
+    _check_connection(url, _engine_options(url), table="studies")
     storage = open_database(url, heartbeat=1, grace=1)
     try:
         with failures_reported(url):
@@ -125,11 +126,13 @@ def _engine_options(url: str) -> dict[str, Any]:
     return {"pool_pre_ping": True}
 
 
-def _check_connection(url: str, options: dict[str, Any]) -> None:
+def _check_connection(url: str, options: dict[str, Any], *, table: str | None = None) -> None:
+    """Check that the database can be reached, and that it has a table, if one is named."""
     try:
         engine = sqlalchemy.create_engine(url, **options)
         try:
-            engine.connect().close()
+            with engine.connect() as connection:
+                is_there = table is None or sqlalchemy.inspect(connection).has_table(table)
         finally:
             engine.dispose()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
@@ -140,6 +143,8 @@ def _check_connection(url: str, options: dict[str, Any]) -> None:
         raise StorageError(f"the storage {shown(url)} needs the Python package {error.name!r}; install it") from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise StorageError(f"the storage {shown(url)} can't be reached: {_reason(error)}") from error
+    if not is_there:
+        raise StorageError(f"the storage {shown(url)} holds no search: none has been made in it")
 
 
 def _reason(error: Exception) -> str:

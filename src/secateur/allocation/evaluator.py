@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateur.allocation.objective import Constraint, Objective, evaluate
+from secateur.allocation.objective import Constraint, Objective, evaluate, metric_name
 from secateur.calibration import CalibrationData, as_calibration
-from secateur.errors import CalibrationError, SecateurWarning
+from secateur.errors import CalibrationError, ObjectiveError, SecateurError, SecateurWarning
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.randomness import same_randomness
 from secateur.importance.criterion import prunable_consumers
+from secateur.metrics.estimate import Estimate
 from secateur.plan import FloatArray, PruningPlan, plan
 from secateur.recovery.refit import STEPS, Reference, refit_consumers
 from secateur.surgery import apply
@@ -118,6 +119,27 @@ class Evaluator:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_reference"}
+
+
+def measured(objective: Objective, model: nn.Module, plan: PruningPlan | None = None) -> Estimate:
+    """The objective of a model that is no candidate, with the random numbers that candidates are measured with.
+
+    Args:
+        objective: the metric.
+        model: dense or small.
+        plan: what made ``model`` small; None if it is dense.
+
+    Raises:
+        ObjectiveError: the metric fails, or its value is no finite number.
+    """
+    with _seeded():
+        try:
+            return evaluate(objective, model, plan)
+        except SecateurError:
+            raise
+        except Exception as error:  # the user's own code may raise anything; it stays visible as the cause
+            what = f"{type(error).__name__}: {error}"
+            raise ObjectiveError(f"the metric {metric_name(objective)!r} failed: {what}") from error
 
 
 @contextmanager

@@ -61,13 +61,25 @@ class Constraint:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", metric_name(self.metric))
-        bounds = [b for b in (self.at_least, self.at_most) if b is not None]
+        bounds = [b for b in (self._bound("at_least"), self._bound("at_most")) if b is not None]
         if not bounds or not all(math.isfinite(b) for b in bounds):
             raise ConstraintError(f"constraint {self.name!r} needs a finite bound: at_least= or at_most=")
         if len(bounds) == 2 and bounds[0] > bounds[1]:
             raise ConstraintError(
                 f"nothing satisfies constraint {self.name!r}: at least {bounds[0]}, at most {bounds[1]}"
             )
+
+    def _bound(self, side: str) -> float | None:
+        """A bound, kept as a number whatever it was given as, such as a tensor of one."""
+        given = getattr(self, side)
+        if given is None:
+            return None
+        try:
+            bound = float(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConstraintError(f"constraint {self.name!r}: {side} must be a number, not {given!r}") from error
+        object.__setattr__(self, side, bound)
+        return bound
 
     def tested(self, estimate: Estimate) -> float:
         """The value that is held against the bounds: the estimate, or the worse end of its interval."""

@@ -10,6 +10,7 @@ from secateur.allocation.budget import direction_path
 from secateur.allocation.mixture import meet_near
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
+from secateur.allocation.strategy import check_seed
 from secateur.errors import SearchError
 from secateur.graph.cost import IntArray
 
@@ -30,7 +31,7 @@ class Random:
         seed: of the draws.
 
     Raises:
-        SearchError: ``draws`` isn't a whole number, at least 1.
+        SearchError: a setting outside its range.
     """
 
     draws: int = 1
@@ -39,6 +40,7 @@ class Random:
     def __post_init__(self) -> None:
         if type(self.draws) is not int or self.draws < 1:
             raise SearchError(f"draws must be a whole number, at least 1; it is {self.draws!r}")
+        check_seed(self.seed)
 
     def __call__(self, problem: Problem) -> AllocationResult:
         """Solve the problem.

@@ -17,7 +17,7 @@ from secateur.allocation.merit import Merit
 from secateur.allocation.objective import Constraint, Objective
 from secateur.allocation.result import Evaluation
 from secateur.allocation.workers import Inline, Processes, Workers
-from secateur.calibration import CalibrationData
+from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import ConstraintError, SearchError
 from secateur.extras import needs
 from secateur.graph.graph import DependencyGraph
@@ -80,6 +80,7 @@ class Search:
 
     Raises:
         SearchError: a value outside its range.
+        CalibrationError: the calibration data is neither an iterable of inputs nor a function.
     """
 
     storage: str | Path | None = None
@@ -100,6 +101,8 @@ class Search:
             raise SearchError(f"storage must be a path or a URL; it is {self.storage!r}")
         if self.storage is None and self.study is not None:
             raise SearchError(f"study={self.study!r} is the name of a study in a storage; give storage= too")
+        if self.calibration is not None:  # a one-shot iterator is read here: every search runs it anew
+            object.__setattr__(self, "calibration", as_calibration(self.calibration).source)
 
     def start(
         self,
@@ -113,10 +116,13 @@ class Search:
         """What measures candidates of this model.
 
         Raises:
-            ConstraintError: two constraints have the same name.
+            ConstraintError: two constraints have the same name, or something else was given.
+            SearchError: candidates are to be refitted, by ``calibration``, but the result isn't.
             StorageError: the storage can't be reached, or the study belongs to another search.
         """
-        if calibration is not None and self.calibration is not None:
+        if self.calibration is not None:
+            if calibration is None:
+                raise SearchError("Search(calibration=...) refits candidates, not the result: give calibration= too")
             calibration = self.calibration
         evaluator = Evaluator(graph, scores, model, objective, _named_apart(constraints), calibration, self.refit_steps)
         workers = Inline(evaluator) if self.jobs == 1 else Processes(evaluator, self.jobs)
@@ -291,6 +297,8 @@ class MeasuredSearch:
 
 
 def _named_apart(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
+    if isinstance(constraints, Constraint) or not all(isinstance(c, Constraint) for c in constraints):
+        raise ConstraintError(f"constraints must be a list of Constraint(metric, at_least=...); it is {constraints!r}")
     names = [c.name for c in constraints]
     for name in names:
         if names.count(name) > 1:

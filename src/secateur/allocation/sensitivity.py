@@ -11,6 +11,7 @@ from secateur.allocation.budget import meet, nearby_path, uniform_path
 from secateur.allocation.curves import curve_candidates, measured_curves, suggested
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
+from secateur.allocation.strategy import check_seed
 from secateur.allocation.swaps import SwapSearch
 from secateur.errors import InfeasibleError, SearchError
 from secateur.graph.cost import IntArray
@@ -54,6 +55,7 @@ class Sensitivity:
             raise SearchError(f"evaluations must be a whole number, at least 1; it is {self.evaluations!r}")
         if not self.step > 0:
             raise SearchError(f"the step must be above 0; it is {self.step!r}")
+        check_seed(self.seed)
 
     def __call__(self, problem: Problem) -> AllocationResult:
         """Solve the problem.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.allocation.budget import path_sparsities, uniform_path
 from secateur.allocation.objective import Constraint, Objective
@@ -19,6 +19,9 @@ from secateur.errors import ConstraintError, InfeasibleError, TargetError
 
 _WIDER = (0.5, 1.0, 2.0, 4.0)
 """Tolerances that are tried around a sparsity, in units of the resolution."""
+
+_WIDEST = 0.99
+"""A tolerance must be below 1."""
 
 
 def smallest(problem: Problem, target: Smallest, strategy: Strategy) -> AllocationResult:
@@ -41,7 +44,9 @@ def smallest(problem: Problem, target: Smallest, strategy: Strategy) -> Allocati
     history: list[Evaluation] = []
     dense = replace(problem, target=_sparsity(target, 0.5, target.resolution))
     reachable = [s for s in path_sparsities(dense, uniform_path(dense)) if 0 < s <= target.largest]
-    best, low, high = None, -1, len(reachable)
+    best: Evaluation | None = None
+    weights: Mapping[str, Tensor] | None = None
+    low, high = -1, len(reachable)
     while high - low > 1 and _gap(reachable, low, high) > target.resolution:
         middle = (low + high) // 2
         found = _search(dense, target, reachable[middle], strategy, best, history)
@@ -49,12 +54,12 @@ def smallest(problem: Problem, target: Smallest, strategy: Strategy) -> Allocati
             high = middle
             continue
         low = middle
-        if best is None or found.sparsity > best.sparsity:
-            best = found
+        if best is None or found.evaluation.sparsity > best.sparsity:
+            best, weights = found.evaluation, found.weights
     if best is None:
         history += dense.evaluate([np.zeros(len(dense.fractions), dtype=np.int64)])
         best = dense.best(history)  # the dense model, or an error that names the nearest miss
-    return replace(dense.result(best, history), target=target)
+    return replace(dense.result(best, history), target=target, weights=weights)
 
 
 def _gap(reachable: Sequence[float], low: int, high: int) -> float:
@@ -83,25 +88,39 @@ def _search(
     strategy: Strategy,
     hint: Evaluation | None,
     history: list[Evaluation],
-) -> Evaluation | None:
+) -> _Found | None:
     """The first candidate found near a sparsity that satisfies every constraint.
 
     A strategy that has no candidate so near, such as a coarse grid, is asked for one in a wider neighbourhood.
     """
     hints = () if hint is None else (hint,)
     for wider in _WIDER:
-        near = replace(problem, target=_sparsity(target, rho, wider * target.resolution), hints=hints)
+        tolerance = min(wider * target.resolution, _WIDEST)
+        near = replace(problem, target=_sparsity(target, rho, tolerance), hints=hints)
         assert near.measurements is not None
-        watched = replace(near, measurements=_Until(near.measurements, near, history))
+        watched = replace(near, measurements=_Until(near.measurements, near, target.largest, history))
         try:
-            return strategy(watched).best
+            result = strategy(watched)
         except _EnoughError as enough:
-            return enough.evaluation
+            return _Found(enough.evaluation)
         except ConstraintError:
             return None
         except InfeasibleError:
             continue
+        if result.weights is not None:  # such a strategy measures its candidate itself
+            history.extend(result.history)
+        if result.best is None or result.best.sparsity > target.largest + ROUNDING:
+            return None
+        return _Found(result.best, result.weights)
     return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A candidate that satisfies, and the weights that were trained along with it, if any."""
+
+    evaluation: Evaluation
+    weights: Mapping[str, Tensor] | None = None
 
 
 class _EnoughError(Exception):
@@ -118,6 +137,7 @@ class _Until:
 
     inner: Measurements
     problem: Problem
+    largest: float
     history: list[Evaluation]
 
     @property
@@ -148,8 +168,8 @@ class _Until:
         return measured
 
     def _is_small(self, evaluation: Evaluation) -> bool:
-        """Whether at least as much leaves as was asked for, within the caps: some candidates only probe a group."""
+        """Whether as much leaves as was asked for, and no more than may: some candidates only probe a group."""
         (goal,) = self.problem.goals
         levels = self.problem.levels_of(evaluation)
         caps = (cap.is_met_by(float(self.problem.sparsity(levels, cap.component))) for cap in self.problem.caps)
-        return evaluation.sparsity >= goal.low - ROUNDING and all(caps)
+        return goal.low - ROUNDING <= evaluation.sparsity <= self.largest + ROUNDING and all(caps)

@@ -13,7 +13,7 @@ from secateur.allocation import Search, Target
 from secateur.api import PruningResult
 from secateur.cli import metrics, targets
 from secateur.cli.choices import CriterionName, Ingredients, StrategyName, criterion, strategy
-from secateur.cli.names import data, function, model_and_inputs
+from secateur.cli.names import data, function, model_and_inputs, reported
 from secateur.errors import StorageError
 from secateur.recovery.refit import STEPS
 
@@ -119,7 +119,7 @@ class Job:
             seed=self.seed,
             evaluations=self.evaluations,
             batch=self.batch,
-            loss=None if self.loss is None else function(self.loss, self.factory),
+            loss=None if self.loss is None else reported(function(self.loss, self.factory), self.loss),
             batches=None if self.batches is None else data(self.batches, self.factory),
             calibration=calibration,
         )

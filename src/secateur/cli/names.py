@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from inspect import signature
 from operator import attrgetter
 from typing import Any
@@ -101,6 +102,17 @@ def function(name: str, home: str) -> Callable[..., Any]:
     if not callable(found):
         raise TraceError(f"{name} is a {_type(found)}, not a function")
     return found
+
+
+def reported(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The same function, of which whatever it raises becomes one line."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        with users_code(f"{name} failed"):
+            return function(*arguments)
+
+    return call
 
 
 def data(name: str, home: str) -> Any:

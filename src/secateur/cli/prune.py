@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -121,7 +123,9 @@ def prune(
         int,
         typer.Option(min=0, help="Of a candidate's refit; 0 is faster, and ranks nearly alike.", rich_help_panel=_HOW),
     ] = STEPS,
-    seed: Annotated[int, typer.Option(help="Of whatever is drawn.", rich_help_panel=_HOW)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of whatever is drawn.", rich_help_panel=_HOW)
+    ] = 0,
     jobs: Annotated[
         int, typer.Option(min=1, help="Candidates measured at once, in processes.", rich_help_panel=_HOW)
     ] = 1,
@@ -200,17 +204,27 @@ def prune(
     )
     search = Search(jobs=jobs)
     if job.is_measured:
-        search = replace(search, storage=storage or _beside(out), study=study or _study(job), job=job.as_data())
-    _save(search_for(job, search), job, out, json_path, search)
+        beside = str(out / "search.db")
+        search = replace(search, storage=storage or beside, study=study or _study(job), job=job.as_data())
+    with _made(out):
+        _save(search_for(job, search), job, out, json_path, search)
 
 
-def _beside(out: Path) -> str:
-    """The default place for what is measured."""
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder is there inside; one that was made for it goes again if what is inside fails and leaves it empty."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{out} can't be made: {error.strerror}") from error
-    return str(out / "search.db")
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it isn't empty
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def search_for(job: Job, search: Search) -> PruningResult:

@@ -9,7 +9,7 @@ import pytest
 
 from secateur.experiments.images import Images, load_digits
 from secateur.experiments.reproduce import reproduction, runs
-from secateur.experiments.reproduce.methods import FINE_TUNED, METHODS, SMALLEST, SMALLEST_TRAINED, TRAINED
+from secateur.experiments.reproduce.methods import FINE_TUNED, FINISHES, METHODS, SMALLEST
 from secateur.experiments.reproduce.pictures import all_pictures
 from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.reproduction import Reproduction, reproduce
@@ -74,12 +74,14 @@ def test_the_smallest_models_keep_the_psnr(found: Reproduction, images: Images) 
     for record in smallest:
         assert record.held_out > dense - SETTINGS.drop - 0.3
         assert record.sparsity > 0.3
-    assert [r.method for r in found.smallest_trained] == list(SMALLEST_TRAINED)
-    for record in found.smallest_trained:
-        after = record.held_out if record.method in TRAINED else record.tuned_held_out
+    assert [(f.record.method, f.is_tuned) for f in found.smallest] == list(FINISHES)
+    for finished in found.smallest:
+        after = finished.record.tuned_held_out if finished.is_tuned else finished.record.held_out
         assert after is not None
         assert after > dense - SETTINGS.drop - 0.3
-        assert record.sparsity > 0.5
+        assert finished.record.sparsity > 0.3
+    refitted, tuned, _ = found.smallest
+    assert tuned.record.sparsity >= refitted.record.sparsity
 
 
 def test_nothing_is_run_twice(found: Reproduction, images: Images, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

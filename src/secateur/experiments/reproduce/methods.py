@@ -127,7 +127,11 @@ class Searched:
             objective=psnr,
             constraints=[Constraint(psnr, at_least=task.least)] if task.is_smallest else (),
             calibration=task.split.calibration if task.refit else None,
-            search=Search(on_progress=task.on_progress, refit_steps=task.refit_steps, calibration=task.split.searched),
+            search=Search(
+                on_progress=task.on_progress,
+                refit_steps=task.refit_steps,
+                calibration=task.split.searched if task.refit else None,
+            ),
         )
         seconds = time.perf_counter() - started
         measured = sum(e.objective is not None or e.error is not None for e in result.allocation.history)
@@ -228,8 +232,5 @@ FINE_TUNED = ("norm", "gradient-weights", "tpe", "sensitivity")
 SMALLEST = ("sensitivity", "tpe")
 """The methods that look for the smallest model too."""
 
-TRAINED = ("gradient-weights",)
-"""The methods that train the weights themselves, for one epoch."""
-
-SMALLEST_TRAINED = ("sensitivity", "gradient-weights")
-"""The methods whose smallest model after training is looked for: the method's own, or else fine-tuning."""
+FINISHES = (("sensitivity", False), ("sensitivity", True), ("gradient-weights", False))
+"""The methods whose smallest finished model is looked for, and whether it is fine-tuned before it is judged."""

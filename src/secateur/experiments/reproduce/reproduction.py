@@ -11,7 +11,7 @@ import secateur
 from secateur.allocation import Progress
 from secateur.experiments.images import Images
 from secateur.experiments.reproduce.checkpoints import trained
-from secateur.experiments.reproduce.methods import FINE_TUNED, SMALLEST, SMALLEST_TRAINED, TRAINED
+from secateur.experiments.reproduce.methods import FINE_TUNED, FINISHES, SMALLEST
 from secateur.experiments.reproduce.records import Cache, Record
 from secateur.experiments.reproduce.runs import Dense, drawn, run
 from secateur.experiments.reproduce.settings import Settings, Split
@@ -41,6 +41,19 @@ class Run:
     target: float | None
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A model as it would be used: after the whole refit, and after fine-tuning if ``is_tuned``."""
+
+    record: Record
+    is_tuned: bool
+
+    @property
+    def psnr(self) -> float:
+        """Over the test images, in dB."""
+        return self.record.tuned if self.is_tuned and self.record.tuned is not None else self.record.psnr
+
+
 @dataclass(frozen=True, eq=False)
 class Reproduction:
     """What was found.
@@ -51,7 +64,7 @@ class Reproduction:
         settings: what was asked.
         dense: seed to the dense model's PSNR over the test images, in dB.
         records: one for every seed, method, sparsity and arm.
-        smallest_trained: for every seed and some methods the smallest model found that keeps the PSNR after training.
+        smallest: for every seed the smallest finished models found that keep the PSNR.
         originals: the images whose reconstructions are drawn, as in :class:`Record`.
         reconstructed: their reconstructions by the dense model of seed 0.
     """
@@ -61,7 +74,7 @@ class Reproduction:
     settings: Settings
     dense: dict[int, float]
     records: tuple[Record, ...]
-    smallest_trained: tuple[Record, ...]
+    smallest: tuple[Finished, ...]
     originals: str
     reconstructed: str
 
@@ -88,7 +101,7 @@ class Reproduction:
             "settings": asdict(self.settings),
             "dense": self.dense,
             "records": [record.as_data() for record in self.records],
-            "smallest_trained": [record.as_data() for record in self.smallest_trained],
+            "smallest": [{"fine-tuned": f.is_tuned, **f.record.as_data()} for f in self.smallest],
         }
 
 
@@ -108,14 +121,14 @@ def reproduce(
     """
     experiment = _Experiment(Split.of(images), settings, out, on_step)
     records = [record for seed in range(settings.seeds) for record in experiment.records(seed)]
-    trained = [record for seed in range(settings.seeds) for record in experiment.smallest_trained(seed)]
+    smallest = [found for seed in range(settings.seeds) for found in experiment.smallest(seed)]
     return Reproduction(
         name=images.name,
         shape=images.shape,
         settings=settings,
         dense={seed: experiment.dense(seed).psnr() for seed in range(settings.seeds)},
         records=tuple(records),
-        smallest_trained=tuple(trained),
+        smallest=tuple(smallest),
         originals=(experiment.split.drawn * 255).round().byte().numpy().tobytes().hex(),
         reconstructed=drawn(experiment.split, experiment.dense(0).model),
     )
@@ -189,21 +202,21 @@ class _Experiment:
             "secateur": secateur.__version__,
         }
 
-    def smallest_trained(self, seed: int) -> Iterator[Record]:
-        """By method, the smallest model found that keeps the PSNR over the held-out images after training."""
-        if self.settings.fine_tune:
-            for method in SMALLEST_TRAINED:
-                found = self._bisected(seed, method) if method in self.settings.methods else None
-                if found is not None:
-                    yield found
+    def smallest(self, seed: int) -> Iterator[Finished]:
+        """The smallest finished models that keep the PSNR over the held-out images."""
+        for method, is_tuned in FINISHES:
+            if method in self.settings.methods and (self.settings.fine_tune or not is_tuned):
+                record = self._bisected(seed, method, is_tuned=is_tuned)
+                if record is not None:
+                    yield Finished(record, is_tuned)
 
-    def _bisected(self, seed: int, method: str) -> Record | None:
+    def _bisected(self, seed: int, method: str, *, is_tuned: bool) -> Record | None:
         least = self.dense(seed).held_out_psnr() - self.settings.drop
         best, low, high = None, _SMALLEST, _LARGEST
         while high - low > _RESOLUTION:
             middle = round((low + high) / 2, 3)
             record = self.record(seed, Run(method, True, middle))
-            after = record.held_out if method in TRAINED else record.tuned_held_out
+            after = record.tuned_held_out if is_tuned else record.held_out
             assert after is not None
             if after >= least:
                 best, low = record, middle

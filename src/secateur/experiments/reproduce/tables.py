@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.table import Table as RichTable
 
-from secateur.experiments.reproduce.methods import METHODS, SMALLEST_TRAINED, TRAINED
+from secateur.experiments.reproduce.methods import FINISHES, METHODS
 from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.reproduction import Reproduction
 from secateur.graph.describe import plain_table
@@ -112,12 +112,11 @@ def smallest_table(found: Reproduction) -> Table:
         records = found.of(method=method, refit=True, target=None)
         if records:
             rows.append(_smallest_row(found, METHODS[method].label, records, [r.psnr for r in records]))
-    for method in SMALLEST_TRAINED:
-        records = [r for r in found.smallest_trained if r.method == method]
-        if records:
-            psnrs = [r.psnr if r.tuned is None or method in TRAINED else r.tuned for r in records]
-            label = METHODS[method].label if method in TRAINED else f"{METHODS[method].label}, {_epochs(found)}"
-            rows.append(_smallest_row(found, label, records, psnrs))
+    for method, is_tuned in FINISHES:
+        finished = [f for f in found.smallest if (f.record.method, f.is_tuned) == (method, is_tuned)]
+        if finished:
+            label = f"{METHODS[method].label}, {_epochs(found) if is_tuned else 'judged when finished'}"
+            rows.append(_smallest_row(found, label, [f.record for f in finished], [f.psnr for f in finished]))
     title = f"smallest model with PSNR within {found.settings.drop:g} dB of dense on held-out training images"
     return Table(title, ["method", "parameters removed", "PSNR, dB", "below dense, dB"], rows)
 
