@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -153,6 +154,8 @@ def test_an_objective_may_return_a_scalar_tensor() -> None:
     [
         (None, "the metric '<lambda>' must return a number for a model; it returned None"),
         ("high", "must return a number for a model; it returned 'high'"),
+        (torch.zeros(2, 3), r"must return a number for a model; it returned a tensor of shape \(2, 3\)"),
+        (np.zeros((2, 1)), r"must return a number for a model; it returned array\(\[\[0\.\], \[0\.\]\]\)"),
         (float("nan"), "must return a finite number for a model; it returned nan"),
     ],
 )
@@ -167,6 +170,19 @@ def test_an_objective_that_fails_is_one_clear_error() -> None:
 
     with pytest.raises(secateur.SecateurError, match="the metric 'failing' failed: KeyError: 'episode'"):
         secateur.prune(fixed(), INPUTS[:1], objective=failing)
+
+
+def test_a_search_is_not_lost_where_the_dense_model_alone_fails() -> None:
+    model = fixed()
+
+    def ratio(candidate: nn.Module) -> float:
+        return 1 / error(candidate)  # infinite for the model itself
+
+    with pytest.warns(secateur.SecateurWarning, match="of the dense model isn't reported: the metric 'ratio' failed"):
+        result = secateur.prune(model, INPUTS[:1], objective=ratio, strategy=secateur.Random(draws=3))
+    assert result.before.objective is None
+    assert result.after.objective is not None
+    assert str(result)
 
 
 def test_the_result_is_measured_as_candidates_are() -> None:

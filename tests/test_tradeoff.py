@@ -233,7 +233,7 @@ def test_wrong_input() -> None:
         points([Uniform()], objective=lambda model: float("nan"))
     with pytest.raises(ObjectiveError, match="the metric '<lambda>' failed: ZeroDivisionError: division by zero"):
         points([Uniform()], objective=lambda model: 1 / 0)
-    with pytest.raises(SearchError, match="must be one such as Uniform.* not Random"):
+    with pytest.raises(SearchError, match=r"must be one such as Uniform.* not Random"):
         points([Uniform(), Random])
     with pytest.raises(SearchError, match="don't suffice"):
         points([Sensitivity(evaluations=3)])

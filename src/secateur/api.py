@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from secateur.allocation import (
 )
 from secateur.allocation.evaluator import measured
 from secateur.calibration import CalibrationData, as_calibration
-from secateur.errors import TargetError
+from secateur.errors import ObjectiveError, SecateurWarning, TargetError
 from secateur.graph.describe import to_text
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import DependencyGraph
@@ -116,11 +117,16 @@ def prune(
     Returns:
         The smaller model with its plan, the graph, both sizes and the proof.
 
+    Warns:
+        SecateurWarning: as in :func:`secateur.refit`; or the objective fails for the dense or the finished model alone,
+            such as a PSNR that is infinite for the model whose outputs are the targets.
+
     Raises:
         TraceError: the model can't be traced: no parameters, a failing run, unknown names.
         TargetError: the target is malformed or can't be met; the message names the nearest that can.
         ConstraintError: no candidate satisfies every constraint; the message names the nearest miss.
         ObjectiveError: the objective fails, or is missing where the strategy needs it.
+        SearchError: the strategy is none, or its settings or the search's don't fit the model.
         StorageError: the search's storage can't be used.
         ScoreError: the criterion's scores are not finite.
         CalibrationError: the calibration data never reaches a consumer.
@@ -150,8 +156,9 @@ def prune(
     report = verify(dense, small, pruning)
     if data is not None:
         small = refit(small, dense, pruning, data)
-    before = Stage("before", graph.cost(), _value(objective, model, None))
-    after = Stage("after", graph.cost(allocation.kept), _value(objective, small, pruning))
+    searched = allocation.best is not None and allocation.best.objective is not None
+    before = Stage("before", graph.cost(), _value(objective, model, None, searched))
+    after = Stage("after", graph.cost(allocation.kept), _value(objective, small, pruning, searched))
     return PruningResult(small, pruning, graph, allocation, before, after, report)
 
 
@@ -168,5 +175,13 @@ def _default_criterion(calibration: CalibrationData | None) -> Criterion:
     return Magnitude() if calibration is None else Reconstruction(calibration)
 
 
-def _value(objective: Objective | None, model: nn.Module, plan: PruningPlan | None) -> float | None:
-    return None if objective is None else measured(objective, model, plan).value
+def _value(objective: Objective | None, model: nn.Module, plan: PruningPlan | None, searched: bool) -> float | None:
+    """The objective; None where there is none, or where it fails after a search by it: that isn't lost with it."""
+    try:
+        return None if objective is None else measured(objective, model, plan).value
+    except ObjectiveError as error:
+        if not searched:
+            raise
+        which = "dense" if plan is None else "finished"
+        warnings.warn(f"the objective of the {which} model isn't reported: {error}", SecateurWarning, stacklevel=3)
+        return None

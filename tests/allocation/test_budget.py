@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import secateur
 from secateur.allocation import Problem, Sparsity, direction_path, meet, nearby_path, uniform_path
 from secateur.allocation.budget import path_sparsities
 from secateur.errors import InfeasibleError, TargetError
@@ -83,6 +86,13 @@ def test_a_cap_holds_where_single_channels_are_large(cap: float, rho: float) -> 
     levels = meet(searched, uniform_path(searched))
     assert bool(searched.is_met_by(levels))
     assert float(searched.sparsity(levels, "c0")) <= cap
+
+
+def test_a_cap_of_a_component_without_cost_holds() -> None:
+    model = nn.Sequential(nn.Embedding(10, 16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+    graph = secateur.trace(model, torch.zeros(1, dtype=torch.int64))
+    searched = Problem(graph, random_scores(graph), Sparsity(0.5, of="macs", tolerance=0.1, caps={"0": 0.3}))
+    assert abs(float(searched.sparsity(meet(searched, uniform_path(searched)))) - 0.5) <= 0.1
 
 
 def test_a_cap_that_shared_channels_exceed_is_an_error() -> None:

@@ -139,6 +139,20 @@ def test_an_error_only_if_all_fail() -> None:
         problem.best(found)
 
 
+class Failing:
+    """Says why in several lines."""
+
+    def __call__(self, model: nn.Module) -> float:
+        raise ValueError("the simulator\n  File missing\nis not there")
+
+
+def test_all_of_a_failures_message_is_shown_in_one_line() -> None:
+    problem = problem_of(Search(), Failing())
+    evaluations = problem.evaluate(candidates(problem, 2))
+    with pytest.raises(ObjectiveError, match=r"the first: ValueError: the simulator File missing is not there$"):
+        problem.best(evaluations)
+
+
 def test_constraints_are_held_against_their_bounds_when_they_are_read(tmp_path: Path) -> None:
     def satisfied(bound: float) -> list[bool]:
         search = Search(storage=tmp_path / "search.sqlite")
@@ -271,9 +285,9 @@ def test_constraints_with_one_name() -> None:
 
 
 def test_constraints_that_are_none() -> None:
-    constraint: Any = Constraint(Counting(), at_least=-100)
-    for given in (constraint, [Counting()]):
-        with pytest.raises(ConstraintError, match="constraints must be a list of Constraint.metric, at_least"):
+    wrong: list[Any] = [Constraint(Counting(), at_least=-100), [Counting()]]
+    for given in wrong:
+        with pytest.raises(ConstraintError, match="constraints must be a list of Constraint"):
             problem_of(Search(), None, given)
 
 

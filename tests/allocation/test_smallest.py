@@ -114,7 +114,9 @@ def test_several_constraints_all_hold(model: TwoWidths, graph: DependencyGraph, 
 def test_what_nothing_satisfies_names_the_nearest_miss(
     model: TwoWidths, graph: DependencyGraph, scores: dict[str, FloatArray]
 ) -> None:
-    with pytest.raises(ConstraintError, match=r"no candidate satisfies .* worth = 72 where 100 <= worth is asked"):
+    with pytest.raises(
+        ConstraintError, match=r"nearest miss.* worth = 72 where 100 <= worth is asked; loosen the bound"
+    ):
         allocate(graph, scores, Smallest(), model=model, constraints=[Constraint(worth, at_least=100)])
 
 

@@ -89,3 +89,17 @@ def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
 def test_a_repeat_without_a_value(value: Any, message: str) -> None:
     with pytest.raises(ObjectiveError, match=message):
         Repeats(lambda model, seed: value)(MODEL)
+
+
+def test_its_name_is_that_of_the_metric() -> None:
+    def episode(model: nn.Module, seed: int) -> float:
+        return 0.0
+
+    class Walk:
+        name = "walking return"
+
+        def __call__(self, model: nn.Module, seed: int) -> float:
+            return 0.0
+
+    assert Repeats(episode).name == "episode"
+    assert Repeats(Walk()).name == "walking return"

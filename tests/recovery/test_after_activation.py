@@ -158,6 +158,8 @@ def test_rows_beyond_the_limit_are_thinned_evenly() -> None:
     numbers = torch.arange(37, dtype=torch.float64)[None, :, None]
     for block in numbers.split(5, dim=1):
         rows.add(block, -block)
+    held = [t for block in rows._blocks for t in block]
+    assert all(t.untyped_storage().nbytes() == t.nbytes for t in held)
     features, targets = rows.all()
     assert features.flatten().tolist() == [0, 4, 8, 12, 16, 20, 24, 28, 32, 36]
     assert torch.equal(targets, -features)
@@ -221,6 +223,19 @@ def test_few_rows_are_left_at_the_ridge_solution() -> None:
         solutions.append(dict(small.named_parameters())["2.weight"].detach())
         assert report.refitted[0].following == ""
     assert torch.equal(*solutions)
+
+
+def test_the_user_may_be_in_inference_mode() -> None:
+    model = sequential(nn.Sigmoid())
+    inputs = torch.randn(500, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = []
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            small, plan = pruned(model, inputs)
+            (consumer,) = refit_consumers(small, model, plan, [inputs]).refitted
+            weights.append(dict(small.named_parameters())["2.weight"].detach().clone())
+        assert consumer.following == "sigmoid"
+    assert torch.equal(*weights)
 
 
 def test_a_negative_number_of_steps_is_an_error() -> None:

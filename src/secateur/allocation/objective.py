@@ -134,7 +134,16 @@ def _number(metric: Any, value: Any) -> float:
     try:
         number = float(value.detach() if isinstance(value, torch.Tensor) else value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ObjectiveError(f"the metric {name!r} must return a number for a model; it returned {value!r}") from error
+        raise ObjectiveError(
+            f"the metric {name!r} must return a number for a model; it returned {_shown(value)}"
+        ) from error
     if not math.isfinite(number):
         raise ObjectiveError(f"the metric {name!r} must return a finite number for a model; it returned {number}")
     return number
+
+
+def _shown(value: Any) -> str:
+    """A value in one line, whatever its size."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return " ".join(repr(value).split())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import dropwhile
 from typing import Protocol
 
 import numpy as np
@@ -131,9 +132,10 @@ class Problem:
 
     @cached_property
     def caps(self) -> tuple[Goal, ...]:
-        """The most that components may lose, as goals that any smaller sparsity meets."""
-        owners, tolerance = _owners(self.graph), self.target.tolerance
-        capped = [(c.name, self.target.caps[c.name]) for c in self.graph.components if c.name in self.target.caps]
+        """The most that components may lose, as goals that any smaller sparsity meets; those without cost lose none."""
+        owners, tolerance, everything = _owners(self.graph), self.target.tolerance, self.graph.kept_vector()
+        names = [c.name for c in self.graph.components if c.name in self.target.caps]
+        capped = [(name, self.target.caps[name]) for name in names if self._cost(everything, name) > 0]
         return tuple(
             Goal(name, max(cap - tolerance, 0.0), -math.inf, cap, _internal(owners, name)) for name, cap in capped
         )
@@ -251,10 +253,12 @@ class Problem:
         """
         best = max(evaluations, key=self.rank)
         if best.error is not None:
-            last = best.error.strip().splitlines()[-1]
-            raise ObjectiveError(f"measuring failed for every one of {len(evaluations)} candidates; the first: {last}")
+            count, what = len(evaluations), _raised(best.error)
+            raise ObjectiveError(f"measuring failed for every one of {count} candidates; the first: {what}")
         if not best.satisfied:
-            raise ConstraintError(f"no candidate satisfies every constraint; {self._miss(best)}")
+            raise ConstraintError(
+                f"no candidate satisfies every constraint; {self._miss(best)}; loosen the bound, or remove less"
+            )
         return best
 
     def _miss(self, evaluation: Evaluation) -> str:
@@ -371,6 +375,13 @@ def _allowed(group: Group, kept: IntArray, target: Limits) -> NDArray[np.bool_]:
     if group.name in target.caps and group.name not in group.components:
         allowed &= 1 - kept / group.size <= target.caps[group.name] + ROUNDING
     return np.asarray(allowed)
+
+
+def _raised(traceback: str) -> str:
+    """The exception that a traceback ends with, in one line: what follows its last frame."""
+    lines = traceback.strip().splitlines()
+    last_frame = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=-1)
+    return " ".join(line.strip() for line in dropwhile(lambda line: line.startswith("    "), lines[last_frame + 1 :]))
 
 
 def _check_names(graph: DependencyGraph, target: Sparsity) -> None:

@@ -123,9 +123,7 @@ def prune(
         int,
         typer.Option(min=0, help="Of a candidate's refit; 0 is faster, and ranks nearly alike.", rich_help_panel=_HOW),
     ] = STEPS,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Of whatever is drawn.", rich_help_panel=_HOW)
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of whatever is drawn.", rich_help_panel=_HOW)] = 0,
     jobs: Annotated[
         int, typer.Option(min=1, help="Candidates measured at once, in processes.", rich_help_panel=_HOW)
     ] = 1,

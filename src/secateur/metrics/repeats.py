@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,8 +44,6 @@ class Repeats:
     confidence: float = 0.95
     aggregate: Literal["mean", "lowest", "highest"] = "mean"
 
-    name: ClassVar[str] = "repeats"
-
     def __post_init__(self) -> None:
         if len(self._seeds) < 2:
             raise ObjectiveError(f"an interval needs at least 2 seeds; given: {self.seeds!r}")
@@ -64,6 +62,12 @@ class Repeats:
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
         margin = float(stats.t.ppf((1 + self.confidence) / 2, df=len(values) - 1)) * error
         return Estimate(mean, mean - margin, mean + margin)
+
+    @property
+    def name(self) -> str:
+        """That of the metric, if it has one."""
+        own = getattr(self.metric, "name", None) or getattr(self.metric, "__name__", None)
+        return own if isinstance(own, str) else type(self.metric).__name__
 
     @property
     def _seeds(self) -> Sequence[int]:

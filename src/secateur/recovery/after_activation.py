@@ -36,23 +36,30 @@ class Rows:
 
     def __init__(self, largest: int, dtype: torch.dtype) -> None:
         self._largest, self._dtype = largest, dtype
-        self._seen, self._stride = 0, 1
+        self._seen, self._stride, self._bytes = 0, 1, 0
         self._blocks: list[tuple[Tensor, Tensor]] = []
 
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Add rows, shapes (G, rows, features) and (G, rows, outputs)."""
         first = -self._seen % self._stride
         self._seen += features.shape[1]
-        chosen = (t[:, first :: self._stride].to(self._dtype) for t in (features, targets))
+        # Copies: a view would hold the rows that are left out.
+        chosen = (t[:, first :: self._stride].to(self._dtype, copy=True) for t in (features, targets))
         self._blocks.append((next(chosen), next(chosen)))
-        while sum(t.nbytes for block in self._blocks for t in block) > self._largest and self._stride < self._seen:
+        self._bytes += _bytes(self._blocks[-1])
+        while self._bytes > self._largest and self._stride < self._seen:
             self._blocks = [tuple(t[:, ::2].clone() for t in self.all())]  # type: ignore[list-item]
             self._stride *= 2
+            self._bytes = _bytes(self._blocks[0])
 
     def all(self) -> tuple[Tensor, Tensor]:
         """Features and targets of the rows that are held."""
         features, targets = zip(*self._blocks, strict=True)
         return torch.cat(features, dim=1), torch.cat(targets, dim=1)
+
+
+def _bytes(block: tuple[Tensor, Tensor]) -> int:
+    return sum(t.nbytes for t in block)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Stepped:
     error_after: float
 
 
+@torch.inference_mode(False)  # where the user is in it, there would be no gradients
 def step_after(
     function: Following, rows: Rows, factor: Tensor, mean: Tensor, matrix: Tensor, bias: Tensor | None, steps: int
 ) -> Stepped | None:
