@@ -151,7 +151,7 @@ def test_the_model_and_the_random_state_are_untouched(weights: bool, fails: bool
     strategy = GradientDescent(loss_fn, [batch] * 10, steps=20, weights=weights, epochs=10)
     randomness = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
     if fails:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ObjectiveError, match="loss_fn failed: ZeroDivisionError"):
             allocate(graph, scores, Sparsity(0.4, tolerance=0.1), strategy=strategy, model=model)
     else:
         result = allocate(graph, scores, Sparsity(0.4, tolerance=0.1), strategy=strategy, model=model)
@@ -380,7 +380,9 @@ def test_a_model_whose_parameters_are_all_frozen() -> None:
         ({"epochs": 0}, "epochs must be a whole number"),
         ({"learning_rate": 0}, "learning_rate must be above 0; it is 0"),
         ({"weight_learning_rate": float("nan")}, "weight_learning_rate must be above 0"),
-        ({"temperatures": (0.1, 0)}, "temperatures must be above 0"),
+        ({"temperatures": (0.1, 0)}, "temperatures must be two numbers above 0"),
+        ({"temperatures": (0.1,)}, "temperatures must be two numbers above 0"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
     ],
 )
 def test_malformed_settings(settings: dict[str, Any], message: str) -> None:

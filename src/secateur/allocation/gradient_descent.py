@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.allocation.budget import meet, nearby_path, uniform_path
+from secateur.allocation.budget import Path, direction_path, meet, nearby_path, uniform_path
 from secateur.allocation.masked_loss import MaskedLoss
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
 from secateur.allocation.search import Search
 from secateur.allocation.soft_budget import SoftBudget, logits_of
+from secateur.allocation.strategy import check_seed
 from secateur.allocation.task_loss import LossFunction, TaskLoss, task_loss
 from secateur.calibration import evaluating
 from secateur.errors import InfeasibleError, SearchError
@@ -28,6 +29,12 @@ from secateur.graph.cost import IntArray
 
 _JUDGED_BATCHES = 8
 """On so many batches candidates are compared by the loss, where there is no objective."""
+
+_MILDER = (0.5, 0.75)
+"""Shares of the target at which the descent is run too, where candidates are refitted."""
+
+_LEAST = 1e-3
+"""Coefficients nearer to 0 or 1 than this are taken to be this far from it, so that every group has a direction."""
 
 _JOINT = 0.1
 """Fraction of the weights' training in which the coefficients move, too."""
@@ -42,6 +49,10 @@ class GradientDescent:
     budget by augmented Lagrangian. At the end a few points of the way are rounded to whole channels that meet the
     target, and the best of them and of the uniform ones is chosen: by the objective and the constraints, if there are
     any, as always after refit; else by the loss.
+
+    Masks know nothing of a repair. Where much leaves, the best masked model may be one that gives the same output for
+    every input, which no refit and no training brings back. So where candidates are refitted or trained, the descent
+    is run at milder targets too, and what it finds there is carried on to the target in the same proportions.
 
     The loss is, in this order: ``loss_fn`` on ``batches``; with calibration data, the squared error of the model's
     outputs against the dense model's; the objective itself, if it returns a tensor with a gradient. The model runs in
@@ -92,8 +103,9 @@ class GradientDescent:
         for name in ("learning_rate", "weight_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SearchError(f"{name} must be above 0; it is {getattr(self, name)!r}")
-        if not all(0 < t < math.inf for t in self.temperatures):
-            raise SearchError(f"temperatures must be above 0; they are {self.temperatures!r}")
+        if [0 < t < math.inf for t in self.temperatures] != [True, True]:
+            raise SearchError(f"temperatures must be two numbers above 0; they are {self.temperatures!r}")
+        check_seed(self.seed)
 
     def __call__(self, problem: Problem) -> AllocationResult:
         """Solve the problem.
@@ -108,22 +120,33 @@ class GradientDescent:
         with _repeatable(problem.model, self.seed):
             masked = MaskedLoss(problem, loss)
             way = list(self._descend(problem, masked, loss))
-            candidates = _whole(problem, way[:: -math.ceil(max(1, len(way)) / self.candidates)])
-            judged = [] if self._measures(problem) else _judged(problem, masked, loss, candidates)
+            points = way[:: -math.ceil(max(1, len(way)) / self.candidates)]
+            candidates = _whole(problem, [nearby_path(problem, point.numpy()) for point in points])
+            if self.weights or problem.calibration is not None:
+                candidates = _whole(problem, self._milder(problem, loss), candidates)
             if self.weights:
-                levels, weights = self._trained(problem, loss, candidates[int(np.argmin(judged))])
+                losses = _losses_after_refit(problem, loss, candidates)
+                levels, weights = self._trained(problem, loss, candidates[int(np.argmin(losses))])
+            judged = [] if self.weights or problem.is_measured else _judged(problem, masked, loss, candidates)
         if self.weights:
             return _settled(problem, levels, weights)
-        if self._measures(problem):
+        if problem.is_measured:
             problem.expect(len(candidates))
             evaluations = problem.evaluate(candidates)
             return problem.result(problem.best(evaluations), evaluations)
         evaluations = [problem.evaluation(levels) for levels in candidates]
         return problem.result(evaluations[int(np.argmin(judged))], evaluations)
 
-    def _measures(self, problem: Problem) -> bool:
-        """Whether candidates are compared by the application's metric, not by the loss."""
-        return problem.is_measured and not self.weights
+    def _milder(self, problem: Problem, loss: TaskLoss) -> Iterator[Path]:
+        """Paths to the target in the proportions that the descent finds at milder ones."""
+        target = problem.target
+        for share in _MILDER:
+            rho = None if target.rho is None else share * target.rho
+            parts = {name: share * part for name, part in target.components.items()}
+            milder = problem.at(replace(target, rho=rho, components=parts))
+            found = list(self._descend(milder, MaskedLoss(milder, loss), loss))
+            if found:
+                yield direction_path(problem, -np.log1p(-np.clip(found[-1].numpy(), _LEAST, 1 - _LEAST)))
 
     def _trained(self, problem: Problem, loss: TaskLoss, levels: IntArray) -> tuple[IntArray, dict[str, Tensor]]:
         """What a joint training makes of these levels, and the weights."""
@@ -160,16 +183,15 @@ def _uniform_logits(problem: Problem) -> Tensor:
         return torch.zeros(len(problem.fractions), dtype=torch.float64)
 
 
-def _whole(problem: Problem, points: Sequence[Tensor]) -> list[IntArray]:
-    """Levels that meet the target: the uniform ones, and those nearest to these points; each once.
+def _whole(problem: Problem, paths: Iterable[Path], known: Sequence[IntArray] = ()) -> list[IntArray]:
+    """Levels that meet the target: known ones, the uniform ones, and those on these paths; each once.
 
     Raises:
         InfeasibleError: there are none.
     """
-    paths = [uniform_path(problem), *(nearby_path(problem, point.numpy()) for point in points)]
-    found: dict[tuple[int, ...], IntArray] = {}
+    found = {tuple(levels.tolist()): levels for levels in known}
     missed: list[InfeasibleError] = []
-    for path in paths:
+    for path in (uniform_path(problem), *paths):
         try:
             levels = meet(problem, path)
             found[tuple(levels.tolist())] = levels
@@ -178,6 +200,18 @@ def _whole(problem: Problem, points: Sequence[Tensor]) -> list[IntArray]:
     if not found:
         raise missed[0]
     return list(found.values())
+
+
+def _losses_after_refit(problem: Problem, loss: TaskLoss, candidates: Sequence[IntArray]) -> list[float]:
+    """The loss of every candidate after surgery and refit, summed over the same batches."""
+    with needs("cooper", extra="search"):
+        from secateur.allocation.joint_training import copied, refitted
+    model, losses = copied(problem.model), []
+    for levels in candidates:
+        small, _ = refitted(problem, model, loss, levels)
+        with evaluating(small), torch.no_grad():
+            losses.append(sum(float(loss(small, batch)) for batch in islice(loss.batches, _JUDGED_BATCHES)))
+    return losses
 
 
 def _judged(problem: Problem, masked: MaskedLoss, loss: TaskLoss, candidates: Sequence[IntArray]) -> list[float]:

@@ -85,7 +85,7 @@ class JointTraining:
 
     def __init__(self, problem: Problem, loss: TaskLoss, schedule: Schedule, levels: IntArray) -> None:
         self._problem, self._loss, self._schedule, self._levels = problem, loss, schedule, levels
-        self._student = _copied(problem.model)
+        self._student = copied(problem.model)
         weights = [p for p in self._student.parameters() if p.requires_grad]
         if not weights:
             raise ObjectiveError("GradientDescent(weights=True): none of the model's parameters requires a gradient")
@@ -120,27 +120,8 @@ class JointTraining:
 
     def _start_refitted(self) -> None:
         """Begin with what a refit makes of the first coefficients: better than hundreds of steps."""
-        first = self._problem.evaluation(self._levels).coefficients
-        pruning = plan(self._problem.graph, self._problem.scores, first)
-        given = self._problem.calibration
-        calibration = Calibration(self._exercise() if given is None else given)
-        if not survey_reached(self._student, pruning.consumers, calibration).readers:
-            return
-        small = apply(self._student, pruning)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SecateurWarning)  # of few rows: training goes on from here
-            refit_consumers(small, self._student, pruning, calibration.source, steps=0)
+        small, pruning = refitted(self._problem, self._student, self._loss, self._levels)
         write_back(Substituted(small).tensors, self._substituted.tensors, pruning)
-
-    def _exercise(self) -> Callable[[nn.Module], None]:
-        """The loss on some batches, as calibration."""
-        batches = list(islice(self._loss.batches, _REFIT_BATCHES))
-
-        def run(model: nn.Module) -> None:
-            for batch in batches:
-                self._loss(model, batch)
-
-        return run
 
     def _train_jointly(self, batches: Iterator[Any], joint: int, steps: int) -> None:
         logits = logits_of(self._problem.coefficients(self._levels))
@@ -188,6 +169,36 @@ class JointTraining:
         return [name for name in self._problem.model.state_dict() if name in named]
 
 
+def refitted(problem: Problem, model: nn.Module, loss: TaskLoss, levels: IntArray) -> tuple[nn.Module, PruningPlan]:
+    """The smaller model of these levels after a refit, on the loss's own batches where there is no calibration data.
+
+    ``model`` is a copy of the problem's: what the loss does to its buffers stays in it.
+
+    Raises:
+        PlanError: the model can't be copied.
+        CalibrationError: the data can't be used.
+    """
+    pruning = plan(problem.graph, problem.scores, problem.evaluation(levels).coefficients)
+    calibration = Calibration(_exercise(loss) if problem.calibration is None else problem.calibration)
+    small = apply(model, pruning)
+    if survey_reached(model, pruning.consumers, calibration).readers:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecateurWarning)  # of few rows: training goes on from here
+            refit_consumers(small, model, pruning, calibration.source, steps=0)
+    return small, pruning
+
+
+def _exercise(loss: TaskLoss) -> Callable[[nn.Module], None]:
+    """The loss on some batches, as calibration."""
+    batches = list(islice(loss.batches, _REFIT_BATCHES))
+
+    def run(model: nn.Module) -> None:
+        for batch in batches:
+            loss(model, batch)
+
+    return run
+
+
 def write_back(small: Mapping[str, Tensor], dense: Mapping[str, Tensor], pruning: PruningPlan) -> None:
     """Write a smaller model's tensors over the kept part of the dense ones, in place; surgery would give them again.
 
@@ -221,7 +232,12 @@ def _count(batches: Iterable[Any]) -> int:
     return sum(1 for _ in batches)
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
+    """A copy to train, or to run the loss on.
+
+    Raises:
+        PlanError: the model can't be copied.
+    """
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:

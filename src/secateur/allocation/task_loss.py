@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secateur.allocation.dense_distance import DenseDistance
 from secateur.allocation.objective import Minimize, Objective
 from secateur.allocation.problem import Problem
-from secateur.errors import CalibrationError, ObjectiveError
+from secateur.errors import CalibrationError, ObjectiveError, SecateurError
 from secateur.metrics.estimate import PlanMetric
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -41,9 +41,15 @@ class TaskLoss:
         """The loss, shape ().
 
         Raises:
-            ObjectiveError: it is no tensor of one finite number.
+            ObjectiveError: it fails, or is no tensor of one finite number.
         """
-        loss: object = self.loss_fn(model, batch)
+        try:
+            loss: object = self.loss_fn(model, batch)
+        except SecateurError:
+            raise
+        except Exception as error:  # the user's code may raise anything; it stays visible as the cause
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise ObjectiveError(f"GradientDescent: {self.name} failed: {reason}") from error
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ObjectiveError(f"GradientDescent: {self.name} must return a tensor of one number; it returned {got}")
