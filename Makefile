@@ -25,7 +25,6 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench_analysis.py
-	$(BIN)/python benchmarks/bench_autoencoder.py
 	$(BIN)/python benchmarks/bench_search.py
 
 # The papers' tables and figures: on MNIST if SECATEUR_DATA names its folder (an hour or so), else on digits (minutes).

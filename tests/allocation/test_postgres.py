@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from secateur.allocation.database import existing_database
+from secateur.allocation.database import close_database, existing_database, open_database
 from secateur.allocation.search import stored_searches
 from tests.allocation.worker import EVALUATIONS, Process, ended, search, summary, workers
 
@@ -15,9 +15,10 @@ from tests.allocation.worker import EVALUATIONS, Process, ended, search, summary
 @pytest.fixture
 def url(postgres_url: str) -> str:
     """The server's, without studies in it."""
-    with existing_database(postgres_url) as storage:
-        for study in storage.get_all_studies():
-            storage.delete_study(study._study_id)
+    storage = open_database(postgres_url, heartbeat=1, grace=1)
+    for study in storage.get_all_studies():
+        storage.delete_study(study._study_id)
+    close_database(storage)
     return postgres_url
 
 
