@@ -80,7 +80,7 @@ class GradientDescent:
     loss_fn: LossFunction | None = None
     batches: Iterable[Any] | None = None
     _: KW_ONLY
-    steps: int = 80
+    steps: int = 60
     learning_rate: float = 0.2
     temperatures: tuple[float, float] = (0.1, 0.02)
     candidates: int = 4
