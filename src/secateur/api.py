@@ -137,7 +137,7 @@ def prune(
     graph = trace(model, example_inputs, run=run, components=components, protect=protect)
     # A one-shot iterator is read once, here: the criterion, the search and the refit all run it.
     data = None if calibration is None else as_calibration(calibration).source
-    scores = (criterion or _default_criterion(data))(graph, model)
+    scores = (criterion or default_criterion(data))(graph, model)
     allocation = allocate(
         graph,
         scores,
@@ -171,7 +171,8 @@ def _target(target: float | Target, of: str, tolerance: float) -> Target:
     return target
 
 
-def _default_criterion(calibration: CalibrationData | None) -> Criterion:
+def default_criterion(calibration: CalibrationData | None) -> Criterion:
+    """What ranks channels where the user names no criterion: what is lost after the repair, if there will be one."""
     return Magnitude() if calibration is None else Reconstruction(calibration)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -16,24 +16,24 @@ from secateur.allocation import (
     Minimize,
     NormBased,
     Objective,
-    Problem,
     Search,
     Sensitivity,
     Sparsity,
     Strategy,
     Uniform,
 )
-from secateur.allocation.by_latency import by_latency
+from secateur.allocation.allocate import solve
 from secateur.allocation.evaluator import measured
 from secateur.allocation.objective import metric_name
 from secateur.allocation.strategy import check_strategy
+from secateur.api import default_criterion
 from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import ConstraintError, InfeasibleError, TargetError
 from secateur.graph.components import ComponentPart, ComponentSpec
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.trace import trace
-from secateur.importance import Criterion, Magnitude, Reconstruction
+from secateur.importance import Criterion
 from secateur.metrics import Estimate
 from secateur.plan import FloatArray, checked_scores, plan
 from secateur.recovery import refit
@@ -99,13 +99,13 @@ def tradeoff(
     graph = trace(model, example_inputs, run=run, components=components, protect=protect)
     # A one-shot iterator is read once, here.
     data = None if calibration is None else as_calibration(calibration).source
-    scores = (criterion or (Magnitude() if data is None else Reconstruction(data)))(graph, model)
+    scores = (criterion or default_criterion(data))(graph, model)
     shown = objective if reported is None else reported
     dense = measured(shown, model)
     checked = checked_scores(graph, scores)
     work = _Work(model, graph, checked, objective, shown, tuple(constraints), data, search or Search())
     points = [point for name, strategy in named.items() for point in work.points(name, strategy, targets)]
-    return TradeOff(_label(shown), of, dense.value, _interval(dense), tuple(points))
+    return TradeOff(_label(shown), of, dense.value, dense.interval, tuple(points))
 
 
 def _named(strategies: Mapping[str, Strategy] | Sequence[Strategy]) -> dict[str, Strategy]:
@@ -144,7 +144,7 @@ class _Work:
         started = time.perf_counter()
         assert target.rho is not None
         try:
-            result = self._solved(strategy, target, measurements)
+            result = solve(self.graph, self.scores, target, strategy, measurements)
         except (InfeasibleError, ConstraintError) as error:
             return TradeOffPoint(name, target.rho, seconds=time.perf_counter() - started, failure=str(error))
         finished = self._finished(result)
@@ -153,20 +153,13 @@ class _Work:
             target.rho,
             sparsity=result.sparsity,
             objective=finished.value,
-            interval=_interval(finished),
+            interval=finished.interval,
             constraints={} if result.best is None else result.best.constraints,
             seconds=time.perf_counter() - started,
             evaluations=len(result.history),
             coefficients=result.coefficients,
             kept=result.kept,
         )
-
-    def _solved(self, strategy: Strategy, target: Sparsity, measurements: Measurements) -> AllocationResult:
-        if target.of == "latency":
-            assert target.rho is not None
-            problem = Problem(self.graph, self.scores, replace(target, of="macs"), measurements)
-            return by_latency(problem, target, target.rho, strategy)
-        return strategy(Problem(self.graph, self.scores, target, measurements))
 
     def _finished(self, result: AllocationResult) -> Estimate:
         """What is reported of the finished model, with the whole refit, and the weights that a strategy has trained."""
@@ -182,7 +175,3 @@ def _label(objective: Objective) -> str:
     """What the objective is called, with its unit if it has one."""
     unit = getattr(objective.metric if isinstance(objective, Minimize) else objective, "unit", None)
     return f"{metric_name(objective)}, {unit}" if isinstance(unit, str) else metric_name(objective)
-
-
-def _interval(estimate: Estimate) -> tuple[float, float] | None:
-    return (estimate.low, estimate.high) if estimate.low < estimate.high else None

@@ -73,18 +73,26 @@ def allocate(
     measurements = _measurements(search, graph, checked, model, objective, constraints, calibration)
     if target.of == "latency" and measurements is None:
         raise TargetError("latency is measured: give allocate(..., model=model) too")
-    return solve(Problem(graph, checked, _of_products(target), measurements), target, strategy)
+    return solve(graph, checked, target, strategy, measurements)
 
 
-def solve(problem: Problem, target: Target, strategy: Strategy) -> AllocationResult:
+def solve(
+    graph: DependencyGraph,
+    scores: Mapping[str, FloatArray],
+    target: Target,
+    strategy: Strategy,
+    measurements: Measurements | None,
+) -> AllocationResult:
     """Answer either question with a strategy that meets sparsities of parameters or multiply-adds.
 
     Args:
-        problem: the graph, scores and measurements; its own target is replaced.
+        graph: what was traced.
+        scores: of every group, checked.
         target: any target.
         strategy: how to find the coefficients.
+        measurements: how candidates are measured, and the model; targets of latency and the smallest model need them.
     """
-    problem = problem.at(_of_products(target))
+    problem = Problem(graph, scores, _of_products(target), measurements)
     if isinstance(target, Smallest):
         return _smallest(problem, target, strategy)
     if target.of == "latency" and target.rho is not None:

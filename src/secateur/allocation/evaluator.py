@@ -114,8 +114,7 @@ class Evaluator:
             return Measurement(error=traceback.format_exc())
         if estimate is None:
             return Measurement(constraints=constraints)
-        interval = (estimate.low, estimate.high) if estimate.low < estimate.high else None
-        return Measurement(estimate.value, interval, constraints)
+        return Measurement(estimate.value, estimate.interval, constraints)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_reference"}

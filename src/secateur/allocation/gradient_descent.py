@@ -19,7 +19,7 @@ from secateur.allocation.masked_loss import MaskedLoss
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
 from secateur.allocation.search import Search
-from secateur.allocation.soft_budget import SoftBudget, logits_of
+from secateur.allocation.soft_budget import SoftBudget
 from secateur.allocation.strategy import check_seed
 from secateur.allocation.task_loss import LossFunction, TaskLoss, task_loss
 from secateur.calibration import evaluating
@@ -119,15 +119,12 @@ class GradientDescent:
         loss = task_loss(problem, self.loss_fn, self.batches)
         with _repeatable(problem.model, self.seed):
             masked = MaskedLoss(problem, loss)
-            way = list(self._descend(problem, masked, loss))
-            points = way[:: -math.ceil(max(1, len(way)) / self.candidates)]
-            candidates = _whole(problem, [nearby_path(problem, point.numpy()) for point in points])
-            if self.weights or problem.calibration is not None:
-                candidates = _whole(problem, self._milder(problem, loss), candidates)
+            candidates = _whole(problem, [uniform_path(problem), *self._paths(problem, masked, loss)])
             if self.weights:
                 losses = _losses_after_refit(problem, loss, candidates)
                 levels, weights = self._trained(problem, loss, candidates[int(np.argmin(losses))])
-            judged = [] if self.weights or problem.is_measured else _judged(problem, masked, loss, candidates)
+            elif not problem.is_measured:
+                losses = _judged(problem, masked, loss, candidates)
         if self.weights:
             return _settled(problem, levels, weights)
         if problem.is_measured:
@@ -135,16 +132,24 @@ class GradientDescent:
             evaluations = problem.evaluate(candidates)
             return problem.result(problem.best(evaluations), evaluations)
         evaluations = [problem.evaluation(levels) for levels in candidates]
-        return problem.result(evaluations[int(np.argmin(judged))], evaluations)
+        return problem.result(evaluations[int(np.argmin(losses))], evaluations)
 
-    def _milder(self, problem: Problem, loss: TaskLoss) -> Iterator[Path]:
+    def _paths(self, problem: Problem, masked: MaskedLoss, loss: TaskLoss) -> Iterator[Path]:
+        """Paths to points of the descent's way; and, for candidates that are refitted, those from milder targets."""
+        way = list(self._descend(problem, masked, loss))
+        for point in way[:: -math.ceil(max(1, len(way)) / self.candidates)]:
+            yield nearby_path(problem, point.numpy())
+        if self.weights or problem.calibration is not None:
+            yield from self._milder(problem, masked, loss)
+
+    def _milder(self, problem: Problem, masked: MaskedLoss, loss: TaskLoss) -> Iterator[Path]:
         """Paths to the target in the proportions that the descent finds at milder ones."""
         target = problem.target
         for share in _MILDER:
             rho = None if target.rho is None else share * target.rho
             parts = {name: share * part for name, part in target.components.items()}
             milder = problem.at(replace(target, rho=rho, components=parts))
-            found = list(self._descend(milder, MaskedLoss(milder, loss), loss))
+            found = list(self._descend(milder, masked, loss))
             if found:
                 yield direction_path(problem, -np.log1p(-np.clip(found[-1].numpy(), _LEAST, 1 - _LEAST)))
 
@@ -175,23 +180,15 @@ class GradientDescent:
             yield descent.coefficients
 
 
-def _uniform_logits(problem: Problem) -> Tensor:
-    """Logits of the uniform coefficients that meet the target, shape (variables,)."""
-    try:
-        return logits_of(problem.coefficients(meet(problem, uniform_path(problem))))
-    except InfeasibleError:  # whole channels of one coefficient miss the target; the descent needs none
-        return torch.zeros(len(problem.fractions), dtype=torch.float64)
-
-
-def _whole(problem: Problem, paths: Iterable[Path], known: Sequence[IntArray] = ()) -> list[IntArray]:
-    """Levels that meet the target: known ones, the uniform ones, and those on these paths; each once.
+def _whole(problem: Problem, paths: Iterable[Path]) -> list[IntArray]:
+    """Levels that meet the target, on these paths or beside them; each once.
 
     Raises:
         InfeasibleError: there are none.
     """
-    found = {tuple(levels.tolist()): levels for levels in known}
+    found: dict[tuple[int, ...], IntArray] = {}
     missed: list[InfeasibleError] = []
-    for path in (uniform_path(problem), *paths):
+    for path in paths:
         try:
             levels = meet(problem, path)
             found[tuple(levels.tolist())] = levels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from secateur.allocation.objective import Constraint, Objective
 from secateur.allocation.problem import ROUNDING, Measurements, Problem
 from secateur.allocation.result import AllocationResult, Evaluation
 from secateur.allocation.strategy import Strategy
-from secateur.allocation.targets import Smallest, Sparsity
+from secateur.allocation.targets import Limits, Smallest, Sparsity
 from secateur.calibration import CalibrationData
 from secateur.errors import ConstraintError, InfeasibleError, TargetError
 
@@ -70,15 +70,8 @@ def _gap(reachable: Sequence[float], low: int, high: int) -> float:
 
 
 def _sparsity(target: Smallest, rho: float, tolerance: float) -> Sparsity:
-    return Sparsity(
-        rho,
-        tolerance=tolerance,
-        of=target.of,
-        caps=target.caps,
-        protected=target.protected,
-        minimum_width=target.minimum_width,
-        round_to=target.round_to,
-    )
+    """A sparsity within the same limits."""
+    return Sparsity(rho, tolerance=tolerance, **{f.name: getattr(target, f.name) for f in fields(Limits)})
 
 
 def _search(

@@ -24,6 +24,11 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the confidence interval; None if it has no width."""
+        return (self.low, self.high) if self.low < self.high else None
+
 
 @runtime_checkable
 class PlanMetric(Protocol):
