@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -71,6 +73,32 @@ def test_attention_weights_that_nobody_uses_mix_nothing() -> None:
     x = torch.ones(2, 3, 5)
     assert not any(g.mixing for g in trace(Attention(use=False), x).groups)
     assert any(g.mixing for g in trace(Attention(use=True), x).groups)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda y: y.argmax(-1),
+        lambda y: y.argmin(-1),
+        lambda y: y.max(-1)[1],
+        lambda y: y.median(-1).indices,
+        lambda y: y.cummax(-1).indices,
+        lambda y: torch.tensor(y.argmax().item()),
+        lambda y: torch.eye(6)[y.argmax(-1)],
+    ],
+)
+def test_channels_whose_positions_are_used_stay(choose: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 6))
+    graph = trace(model, run=lambda m: choose(m(torch.randn(8, 4))))
+    assert [group.name for group in graph.groups] == ["0"]
+    (reasons,) = (axis.reasons for axis in graph.unprunable if (axis.parameter, axis.axis) == ("2.weight", 0))
+    assert any("positions among these channels are used" in reason for reason in reasons)
+
+
+def test_channels_whose_positions_nobody_uses_may_leave() -> None:
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 6))
+    graph = trace(model, run=lambda m: m(torch.randn(8, 4)).max(-1)[0])
+    assert [group.name for group in graph.groups] == ["0", "2"]
 
 
 def test_a_size_cached_by_the_code_from_an_earlier_trace_pins() -> None:

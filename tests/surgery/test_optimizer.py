@@ -166,3 +166,30 @@ def test_state_of_another_shape() -> None:
     optimizer.state[model.weight]["statistics"] = [torch.zeros(3, 4)]
     with pytest.raises(PlanError, match="'statistics' of 'weight' is a list of tensors"):
         apply(model, made, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["new", "inplace"])
+@pytest.mark.parametrize("given", [False, True], ids=["kept by the model", "and given"])
+def test_an_optimizer_that_the_model_keeps_goes_on_with_the_smaller_state(inplace: bool, given: bool) -> None:
+    model, optimizer = trained(torch.optim.Adam)
+    model.optimizer = optimizer
+    before = {name: {k: v.clone() for k, v in optimizer.state[p].items()} for name, p in model.named_parameters()}
+    pruning = chain_plan()
+    small = apply(model, pruning, inplace=inplace, optimizer=optimizer if given else None)
+    assert (small.optimizer is optimizer) == (inplace or given)
+    now = states(small, small.optimizer)
+    assert now.keys() == before.keys()
+    for name, state in now.items():
+        for key, value in state.items():
+            kept = before[name][key]
+            torch.testing.assert_close(value, kept if kept.dim() == 0 else kept_copy(kept, pruning.shrunk_axes(name)))
+    train(small, small.optimizer)
+
+
+def test_a_dense_model_that_keeps_its_optimizer_is_left_as_it_is() -> None:
+    model, optimizer = trained(torch.optim.Adam)
+    model.optimizer = optimizer
+    before = states(model, model.optimizer)
+    apply(model, chain_plan())
+    torch.testing.assert_close(states(model, model.optimizer), before)
+    train(model, model.optimizer)

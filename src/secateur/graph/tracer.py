@@ -46,6 +46,7 @@ class State:
         made_in: bit set of the components whose code made it.
         mixed: bit set of the mixing operations (indices into ``Facts.mixed``) that it depends on.
         scales: whether it is scaled along when everything that makes its channels is scaled.
+        positions: labels along which it holds positions, such as those of the largest.
     """
 
     factors: Factors
@@ -53,6 +54,7 @@ class State:
     made_in: int = 0
     mixed: int = 0
     scales: bool = False
+    positions: Factors = ()
 
 
 _UNKNOWN = State(())
@@ -167,8 +169,14 @@ class Tracer(EagerDispatchMode):
         """Pin the labels of the entry point's outputs, and note which mixing operations they depend on."""
         for tensor in outputs:
             self.trace.mixed_in_use |= self.state(tensor).mixed
+            self._use_positions(tensor, "output of the entry point")
             for factor in self.labels_of(tensor):
                 self.facts.fix(factor.labels, "output of the entry point")
+
+    def _use_positions(self, tensor: torch.Tensor, site: str) -> None:
+        """Pin what a tensor holds positions of, now that they are used."""
+        for factor in self.state(tensor).positions:
+            self.facts.fix(factor.labels, f"positions among these channels are used ({site})")
 
     @property
     def module(self) -> nn.Module | None:
@@ -240,6 +248,7 @@ class Tracer(EagerDispatchMode):
             # The code reads a value (``item()``): what it depends on is in use.
             for tensor in call.tensors():
                 self.trace.mixed_in_use |= self.state(tensor).mixed
+                self._use_positions(tensor, f"{call.name} in {self.where()}")
             return None
         if not self.resizable and all(self.state(t) is _UNKNOWN for t in call.tensors()):
             return None
@@ -264,18 +273,21 @@ class Tracer(EagerDispatchMode):
         mixed = (1 << len(self.facts.mixed)) - (1 << mixed_before)
         for tensor in call.tensors():
             mixed |= self.state(tensor).mixed
+            self._use_positions(tensor, call.site)
         if mutated:
             # What is written through a view reaches its base, unseen from here.
             self.trace.mixed_in_use |= mixed
         scales = is_homogeneous(call, self.scales)
-        for tensor, factors in zip(call.outputs, outputs, strict=True):
+        for output, (tensor, factors) in enumerate(zip(call.outputs, outputs, strict=True)):
+            positions = call.positions.get(output, ())
             if id(tensor) in mutated:
                 old = self.state(tensor)
                 kept = () if rule is None else old.factors
-                self._states[tensor] = State(kept, old.weight and weight, old.made_in | made_in, mixed, scales)
+                weight_now, made_now = old.weight and weight, old.made_in | made_in
+                self._states[tensor] = State(kept, weight_now, made_now, mixed, scales, positions)
             else:
                 _check(call, tensor, factors)
-                self._states[tensor] = State(factors, weight, made_in, mixed, scales)
+                self._states[tensor] = State(factors, weight, made_in, mixed, scales, positions)
         return result
 
     def adjust(self, call: OpCall, func: Any, args: Any, kwargs: Any, result: Any) -> Any:

@@ -12,7 +12,7 @@ from secateur.errors import PlanError
 from secateur.graph.collector import collector_paused
 from secateur.plan import PruningPlan, named_tensors
 from secateur.surgery.attributes import check_attributes, update_attributes
-from secateur.surgery.optimizer import carried_states, carry_over
+from secateur.surgery.optimizer import carried_states, carry_over, optimizers_in
 from secateur.surgery.parameters import Replacement, made_like, put_in_place, replacements
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -24,8 +24,9 @@ def apply(
     """The model without the channels that the plan removes, of the same class and trainable.
 
     Parameters and buffers keep their class, dtype, device, memory format, ``requires_grad``, gradient and ties; modules
-    keep their mode, hooks and other attributes. The dense values are never copied. Everything is checked first: when
-    this raises, the model and the optimiser are as they were.
+    keep their mode, hooks and other attributes; an optimiser that is one of them keeps its state for the kept channels.
+    The dense values are never copied. Everything is checked first: when this raises, the model and the optimiser are as
+    they were.
 
     Args:
         model: the model that the plan was made for.
@@ -45,7 +46,9 @@ def apply(
     plan.check_fits(model)
     check_attributes(model, plan.attributes)
     with torch.inference_mode(False), torch.no_grad(), collector_paused():
-        carried = [] if optimizer is None else carried_states(optimizer, model, plan)
+        given = [] if optimizer is None else [optimizer]
+        carried = [(o, carried_states(o, model, plan)) for o in given]
+        held = [(o, carried_states(o, model, plan)) for o in optimizers_in(model) if o is not optimizer]
         replaced = replacements(model, plan)
         successors: dict[int, torch.Tensor] = {}
         small = model
@@ -53,23 +56,30 @@ def apply(
             for replacement in replaced:
                 put_in_place(replacement)
         else:
-            small, successors = _copy_with(model, replaced)
+            small, memo = _copy_with(model, replaced, given)
+            successors = {id(r.dense): memo[id(r.dense)] for r in replaced}
+            held = [(memo[id(o)], states) for o, states in held]
         update_attributes(small, plan.attributes, [n for n in named_tensors(small) if plan.shrunk_axes(n)])
-    if optimizer is not None:
-        carry_over(optimizer, carried, successors)
+    for shrunk, states in (*carried, *held):
+        carry_over(shrunk, states, successors)
     return small
 
 
-def _copy_with(model: Model, replaced: list[Replacement]) -> tuple[Model, dict[int, torch.Tensor]]:
-    """A copy of the model with its tensors replaced, and the new tensor objects by the old ones' identities."""
+def _copy_with(
+    model: Model, replaced: list[Replacement], moved: list[torch.optim.Optimizer]
+) -> tuple[Model, dict[int, Any]]:
+    """A copy of the model with its tensors replaced, and all new objects by the old ones' identities.
+
+    Optimisers that move to the copy are themselves in it where the model refers to them.
+    """
     # A deep copy takes what its memo holds instead of copying: so no dense tensor is copied, and ties stay.
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {id(optimizer): optimizer for optimizer in moved}
     try:
         for replacement in replaced:
             memo[id(replacement.dense)] = made_like(replacement, memo)
-        successors = {id(r.dense): memo[id(r.dense)] for r in replaced}
-        return copy.deepcopy(model, memo), successors
+        return copy.deepcopy(model, memo), memo
     except (RuntimeError, TypeError) as error:
         raise PlanError(
-            f"this {type(model).__name__} can't be copied ({error}); apply the plan with inplace=True"
+            f"this {type(model).__name__} can't be copied ({error}); apply the plan with inplace=True, or detach "
+            "what the model keeps beside its parameters and buffers"
         ) from error

@@ -29,6 +29,18 @@ class CarriedState:
     state: dict[str, Any]
 
 
+def optimizers_in(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """The optimisers that modules of a model keep as attributes and that hold some of its parameters."""
+    parameters = {id(p) for p in model.parameters()}
+    found = {
+        id(value): value
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.optim.Optimizer)
+    }
+    return [o for o in found.values() if any(id(p) in parameters for g in o.param_groups for p in g["params"])]
+
+
 def carried_states(optimizer: torch.optim.Optimizer, model: nn.Module, plan: PruningPlan) -> list[CarriedState]:
     """What the optimiser knows of the kept part of every parameter of the model; nothing is touched.
 
@@ -93,5 +105,5 @@ def _kept_value(value: Any, parameter: torch.Tensor, axes: Mapping[int, IntArray
 
 def _no_slice(what: str, why: str) -> PlanError:
     return PlanError(
-        f"the optimizer's state can't lose channels: {what} {why}; leave optimizer out and make a new one afterwards"
+        f"the optimizer's state can't lose channels: {what} {why}; go on without this optimizer and make a new one afterwards"
     )

@@ -62,6 +62,8 @@ class OpCall:
         sized: whether every piece of a split is given a size of its own.
         resizable: whether the operator's integer arguments are attributes of the module that calls it, so that surgery
             can change them.
+        masked, macs, consumed, produced, counted: what the rule writes down beside labels.
+        positions: outputs, by number, that hold positions along these labels: once one is used, the labels must stay.
     """
 
     name: str
@@ -80,6 +82,7 @@ class OpCall:
     consumed: list[Labels] = field(default_factory=list)
     produced: list[Labels] = field(default_factory=list)
     counted: dict[str, Labels] = field(default_factory=dict)
+    positions: dict[int, Factors] = field(default_factory=dict)
     _given: tuple[torch.Tensor, ...] | None = None
 
     def __getitem__(self, argument: str) -> Any:

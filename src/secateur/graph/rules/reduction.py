@@ -41,13 +41,25 @@ MIXING = names("""
 mean var std var_mean std_mean amax amin aminmax max min prod logsumexp argmax argmin all median nanmedian mode
 """)
 
+_POSITIONS = {f"aten.{name}": 0 for name in ("argmax", "argmin")}
+_POSITIONS |= {f"aten.{name}": 1 for name in ("max", "min", "median", "nanmedian", "mode", "cummax", "cummin")}
+"""The output of an operator, by number, that says where along the dimension the result was found."""
+
 
 @rule(*MIXING)
 def mixing_reduction(call: OpCall) -> Sequence[Factors]:
     """Statistics of a dimension: removing an index is not the same as zeroing it."""
     remaining, gone = _reduce(call)
     call.mix(gone, f"{call.name} over channels")
+    _note_positions(call, gone)
     return [remaining for _ in call.outputs]
+
+
+def _note_positions(call: OpCall, over: Factors) -> None:
+    """Where something was found along a dimension is another place once an index before it has left."""
+    output = _POSITIONS.get(call.name)
+    if output is not None and output < len(call.outputs):
+        call.positions[output] = over
 
 
 @rule("norm", "linalg_vector_norm")
@@ -70,6 +82,7 @@ def softmax(call: OpCall) -> Sequence[Factors]:
     over = tuple(f for f in factors if f.free == dim)
     rows = tuple(f for f in factors if dim in f.dims and f.free != dim)
     call.mix(over, f"{call.name} over channels")
+    _note_positions(call, (*over, *rows))
     rest = tuple(f for f in factors if f not in rows)
     collapsed = tuple(algebra.collapse(call.facts, f, f.free, f"rows mixed ({call.site})") for f in rows)
     labels = (*rest, *collapsed)
