@@ -185,6 +185,75 @@ def test_a_search_is_not_lost_where_the_dense_model_alone_fails() -> None:
     assert str(result)
 
 
+class Asked:
+    """Gives one value for the dense model and another for all smaller ones; counts how often it is asked."""
+
+    def __init__(self, dense: Any) -> None:
+        self.dense, self.count = dense, 0
+
+    def __call__(self, model: nn.Module) -> Any:
+        self.count += 1
+        if parameters(model) < parameters(fixed()):
+            return 1.0
+        if isinstance(self.dense, Exception):
+            raise self.dense
+        return self.dense
+
+
+@pytest.mark.parametrize("minimize", [False, True])
+@pytest.mark.parametrize(
+    ("dense", "reason"),
+    [
+        (OSError("no simulator"), "the metric 'Asked' failed: OSError: no simulator"),
+        (float("nan"), "must return a finite number for a model; it returned nan"),
+        (None, "must return a number for a model; it returned None"),
+        (float("inf"), "must return a finite number for a model; it returned (-?)inf"),
+    ],
+)
+def test_an_objective_that_fails_for_the_dense_model_is_found_at_once(dense: Any, reason: str, minimize: bool) -> None:
+    scored = []
+
+    def criterion(graph: Any, model: nn.Module) -> Any:
+        scored.append(model)
+        return secateur.importance.Magnitude()(graph, model)
+
+    if dense == float("inf"):  # infinitely good is another case
+        dense = dense if minimize else -dense
+    asked = Asked(dense)
+    objective = secateur.Minimize(asked) if minimize else asked
+    with pytest.raises(secateur.ObjectiveError, match=f"fails for the dense model, so nothing is searched: .*{reason}"):
+        secateur.prune(fixed(), INPUTS[:1], objective=objective, strategy=secateur.Random(draws=3), criterion=criterion)
+    assert asked.count == 1
+    assert scored == []
+
+
+@pytest.mark.parametrize("strategy", [secateur.Uniform(), secateur.Random(draws=3)], ids=["uniform", "random"])
+@pytest.mark.parametrize("infinity", [float("inf"), -float("inf")])
+def test_an_objective_that_is_infinitely_good_for_the_dense_model_is_searched_by(
+    strategy: Any, infinity: float
+) -> None:
+    asked = Asked(infinity)
+    objective = asked if infinity > 0 else secateur.Minimize(asked)
+    with pytest.warns(secateur.SecateurWarning, match=f"the metric 'Asked' is {infinity} for it"):
+        result = secateur.prune(fixed(), INPUTS[:1], objective=objective, strategy=strategy)
+    assert result.before.objective is None
+    assert result.after.objective == 1.0
+
+
+def test_psnr_against_the_models_own_outputs_is_infinite_for_it_alone() -> None:
+    with torch.no_grad():
+        psnr = secateur.metrics.Psnr(INPUTS, fixed()(INPUTS))
+    repeated = secateur.metrics.Repeats(lambda model, seed: psnr(model), seeds=2)
+    found = []
+    for objective in (psnr, repeated):
+        with pytest.warns(secateur.SecateurWarning, match="of the dense model isn't reported: the metric .* is inf"):
+            result = secateur.prune(fixed(), INPUTS[:1], objective=objective, strategy=secateur.Random(draws=3))
+        found.append(result.after.objective)
+    assert found[0] == found[1]
+    assert found[0] is not None
+    assert 0 < found[0] < 50
+
+
 def test_the_result_is_measured_as_candidates_are() -> None:
     model, strategy = fixed(), secateur.Random(draws=3)
     random_state = torch.get_rng_state()

@@ -227,6 +227,13 @@ def test_wrong_input() -> None:
         TargetError, match=r"the target sparsity must lie in \(0, 1\), the fraction to remove; it is 20"
     ):
         points([Uniform()], sparsities=[20])
+    given: list[Any] = [[], {}, Uniform(), None]
+    for none in given:
+        with pytest.raises(SearchError, match=r"give strategies, by name or as a list, .*; not"):
+            points(none)
+    for nothing in ((), 0.5, None, "0.5"):
+        with pytest.raises(TargetError, match=r"give sparsities, fractions to remove such as \(0\.2, 0\.5\); not"):
+            points([Uniform()], sparsities=nothing)
     with pytest.raises(TargetError, match="sparsity of 'energy' is not offered"):
         points([Uniform()], of="energy")
     with pytest.raises(ObjectiveError, match="must return a finite number"):

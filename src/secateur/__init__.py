@@ -1,7 +1,7 @@
 """Secateur: structured pruning of multi-component PyTorch networks, with a proof and a closed-form repair.
 
 ``prune`` does all of it in one call; ``trace``, ``allocate``, ``plan``, ``apply``, ``verify`` and ``refit`` are its
-steps, and ``importance`` holds the criteria.
+steps, ``importance`` holds the criteria, and ``distill`` trains the smaller model on for a short time.
 """
 
 from secateur import importance, metrics
@@ -39,7 +39,7 @@ from secateur.errors import (
 from secateur.graph import DependencyGraph, trace
 from secateur.io import load, save
 from secateur.plan import PruningPlan, plan
-from secateur.recovery import refit
+from secateur.recovery import distill, refit
 from secateur.report.tradeoff import TradeOff
 from secateur.surgery import apply
 from secateur.tradeoff import tradeoff
@@ -81,6 +81,7 @@ __all__ = [
     "__version__",
     "allocate",
     "apply",
+    "distill",
     "importance",
     "load",
     "metrics",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from secateur.allocation import (
     allocate,
 )
 from secateur.allocation.evaluator import measured
+from secateur.allocation.objective import metric_name
 from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import ObjectiveError, SecateurWarning, TargetError
 from secateur.graph.describe import to_text
@@ -118,14 +120,15 @@ def prune(
         The smaller model with its plan, the graph, both sizes and the proof.
 
     Warns:
-        SecateurWarning: as in :func:`secateur.refit`; or the objective fails for the dense or the finished model alone,
-            such as a PSNR that is infinite for the model whose outputs are the targets.
+        SecateurWarning: as in :func:`secateur.refit`; the objective is infinite for the dense model, such as the PSNR
+            of the model whose outputs are the targets; or it fails for the finished model alone.
 
     Raises:
         TraceError: the model can't be traced: no parameters, a failing run, unknown names.
         TargetError: the target is malformed or can't be met; the message names the nearest that can.
         ConstraintError: no candidate satisfies every constraint; the message names the nearest miss.
-        ObjectiveError: the objective fails, or is missing where the strategy needs it.
+        ObjectiveError: the objective fails for the dense model, which is measured before anything else, for every
+            candidate or for the result; or it is missing where the strategy needs it.
         SearchError: the strategy is none, or its settings or the search's don't fit the model.
         StorageError: the search's storage can't be used.
         ScoreError: the criterion's scores are not finite.
@@ -137,6 +140,7 @@ def prune(
     graph = trace(model, example_inputs, run=run, components=components, protect=protect)
     # A one-shot iterator is read once, here: the criterion, the search and the refit all run it.
     data = None if calibration is None else as_calibration(calibration).source
+    before = Stage("before", graph.cost(), _dense_objective(objective, model))
     scores = (criterion or default_criterion(data))(graph, model)
     allocation = allocate(
         graph,
@@ -157,8 +161,7 @@ def prune(
     if data is not None:
         small = refit(small, dense, pruning, data)
     searched = allocation.best is not None and allocation.best.objective is not None
-    before = Stage("before", graph.cost(), _value(objective, model, None, searched))
-    after = Stage("after", graph.cost(allocation.kept), _value(objective, small, pruning, searched))
+    after = Stage("after", graph.cost(allocation.kept), _finished_objective(objective, small, pruning, searched))
     return PruningResult(small, pruning, graph, allocation, before, after, report)
 
 
@@ -176,13 +179,36 @@ def default_criterion(calibration: CalibrationData | None) -> Criterion:
     return Magnitude() if calibration is None else Reconstruction(calibration)
 
 
-def _value(objective: Objective | None, model: nn.Module, plan: PruningPlan | None, searched: bool) -> float | None:
-    """The objective; None where there is none, or where it fails after a search by it: that isn't lost with it."""
+def _dense_objective(objective: Objective | None, model: nn.Module) -> float | None:
+    """The dense model's objective, before anything is searched by it; None where there is none, or it is infinite.
+
+    Raises:
+        ObjectiveError: it fails.
+    """
+    if objective is None:
+        return None
+    try:
+        value = measured(objective, model, infinite=True).value
+    except ObjectiveError as error:
+        if not isinstance(error.__cause__, ZeroDivisionError):  # what Python makes of 1 / 0.0, which is infinite
+            raise ObjectiveError(f"the objective fails for the dense model, so nothing is searched: {error}") from error
+        reason = str(error)
+    else:
+        if math.isfinite(value):
+            return value
+        reason = f"the metric {metric_name(objective)!r} is {value} for it"
+    warnings.warn(f"the objective of the dense model isn't reported: {reason}", SecateurWarning, stacklevel=3)
+    return None
+
+
+def _finished_objective(
+    objective: Objective | None, model: nn.Module, plan: PruningPlan, searched: bool
+) -> float | None:
+    """The smaller model's objective; None where there is none, or it fails after a search by it: that isn't lost."""
     try:
         return None if objective is None else measured(objective, model, plan).value
     except ObjectiveError as error:
         if not searched:
             raise
-        which = "dense" if plan is None else "finished"
-        warnings.warn(f"the objective of the {which} model isn't reported: {error}", SecateurWarning, stacklevel=3)
+        warnings.warn(f"the objective of the finished model isn't reported: {error}", SecateurWarning, stacklevel=3)
         return None

@@ -47,6 +47,10 @@ class CalibrationError(SecateurError):
     """Calibration data never reaches a consumer, or differs between the dense and the smaller model."""
 
 
+class ControlError(SecateurError):
+    """A control task or an agent's configuration is unknown or malformed, or an episode can't go on to its end."""
+
+
 class StorageError(SecateurError):
     """A file is missing, truncated, or was not written by Secateur."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from secateur.allocation.objective import metric_name
 from secateur.allocation.strategy import check_strategy
 from secateur.api import default_criterion
 from secateur.calibration import CalibrationData, as_calibration
-from secateur.errors import ConstraintError, InfeasibleError, TargetError
+from secateur.errors import ConstraintError, InfeasibleError, SearchError, TargetError
 from secateur.graph.components import ComponentPart, ComponentSpec
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import DependencyGraph
@@ -89,13 +89,13 @@ def tradeoff(
 
     Raises:
         TraceError: the model can't be traced.
-        TargetError: a sparsity is malformed, or two strategies have the same name.
+        TargetError: a sparsity is malformed, there are none, or two strategies have the same name.
         ObjectiveError: the objective fails for the dense model or for every candidate.
-        SearchError: a strategy is none, or its settings don't fit the model.
+        SearchError: there are no strategies, one is none, or its settings don't fit the model.
         StorageError: the search's storage can't be used.
     """
     named = _named(strategies)
-    targets = [Sparsity(rho, of=of, tolerance=tolerance) for rho in sparsities]
+    targets = _targets(sparsities, of, tolerance)
     graph = trace(model, example_inputs, run=run, components=components, protect=protect)
     # A one-shot iterator is read once, here.
     data = None if calibration is None else as_calibration(calibration).source
@@ -108,7 +108,20 @@ def tradeoff(
     return TradeOff(_label(shown), of, dense.value, dense.interval, tuple(points))
 
 
+def _targets(sparsities: Sequence[float], of: str, tolerance: float) -> list[Sparsity]:
+    if not _several(sparsities):
+        raise TargetError(f"give sparsities, fractions to remove such as (0.2, 0.5); not {sparsities!r}")
+    return [Sparsity(rho, of=of, tolerance=tolerance) for rho in sparsities]
+
+
+def _several(given: object) -> bool:
+    """Whether there is anything to go through, again and again."""
+    return isinstance(given, Collection) and not isinstance(given, str) and len(given) > 0
+
+
 def _named(strategies: Mapping[str, Strategy] | Sequence[Strategy]) -> dict[str, Strategy]:
+    if not _several(strategies):
+        raise SearchError(f"give strategies, by name or as a list, such as [Sensitivity()]; not {strategies!r}")
     for strategy in strategies.values() if isinstance(strategies, Mapping) else strategies:
         check_strategy(strategy)
     if isinstance(strategies, Mapping):

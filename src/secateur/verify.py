@@ -292,7 +292,8 @@ def _check_cost(predicted: Cost, counted: Cost, *, narrow: bool) -> None:
         if difference and not (narrow and what == "macs" and difference > 0):
             raise VerificationError(
                 f"predicted {what} ({getattr(predicted, what):,}) differ from those counted on the smaller model "
-                f"({getattr(counted, what):,}); this is a bug in Secateur: please report the model"
+                f"({getattr(counted, what):,}): either run= exercises modules of the original model instead of its "
+                "argument's, or this is a bug in Secateur: please report the model"
             )
 
 

@@ -128,12 +128,21 @@ def test_a_graph_without_groups() -> None:
         ({"levels": 2.5}, "levels must be a whole number, at least 2; it is 2.5"),
         ({"max_evaluations": 0}, "max_evaluations must be a whole number, at least 1; it is 0"),
         ({"coefficients": (0.5, 1.0)}, r"the grid's coefficients must lie in \[0, 1\); they are \(0.5, 1.0\)"),
+        ({"coefficients": 0.5}, r"the grid's coefficients must lie in \[0, 1\); they are 0.5"),
+        ({"coefficients": "half"}, r"the grid's coefficients must lie in \[0, 1\); they are 'half'"),
+        ({"coefficients": ("a",)}, r"the grid's coefficients must lie in \[0, 1\); they are \('a',\)"),
         ({"coefficients": ()}, r"the grid's coefficients must lie in \[0, 1\); they are \(\)"),
     ],
 )
 def test_wrong_settings(settings: dict[str, object], message: str) -> None:
     with pytest.raises(SearchError, match=message):
         GridSearch(**settings)  # type: ignore[arg-type]
+
+
+def test_coefficients_may_be_an_array_or_an_iterator() -> None:
+    given = (0.25, 0.5)
+    for coefficients in (np.array(given), iter(given), list(given)):
+        assert GridSearch(coefficients=coefficients) == GridSearch(coefficients=given)  # type: ignore[arg-type]
 
 
 def test_it_needs_something_to_compare_by() -> None:

@@ -35,6 +35,13 @@ def psnr(model: nn.Module) -> float:
     return 1.0
 
 
+def psnr_of_another_kind() -> Any:
+    def psnr(model: nn.Module) -> float:
+        return 2.0
+
+    return psnr
+
+
 def evaluator(
     *,
     widths: tuple[int, ...] = (6, 8, 12, 4),
@@ -225,6 +232,7 @@ def test_which_processes_have_ended() -> None:
         ({"criterion": secateur.importance.Random(seed=1)}, "scores"),
         ({"objective": Minimize(psnr)}, "objective"),
         ({"objective": lambda m: 1.0}, "objective"),
+        ({"objective": psnr_of_another_kind()}, "objective"),
         ({"constraints": (Constraint(psnr, at_least=1),)}, "constraints"),
         ({"calibration": [INPUTS]}, "refit, calibration data"),
     ],

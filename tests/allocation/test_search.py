@@ -17,7 +17,17 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.allocation import Constraint, Minimize, Problem, Progress, Search, Sparsity, direction_path, meet
+from secateur.allocation import (
+    Constraint,
+    Minimize,
+    Problem,
+    Progress,
+    Search,
+    Sensitivity,
+    Sparsity,
+    direction_path,
+    meet,
+)
 from secateur.allocation.result import Evaluation
 from secateur.allocation.search import stored_searches
 from secateur.allocation.workers import Processes
@@ -196,6 +206,20 @@ def test_progress() -> None:
     assert seen[1].seconds_left == pytest.approx(3 * seen[1].seconds)
 
 
+def test_the_best_so_far_meets_the_target() -> None:
+    seen: list[Progress] = []
+    problem = problem_of(Search(on_progress=seen.append), Counting())
+    result = Sensitivity(evaluations=16)(problem)
+    probes, searched = seen[:10], seen[10:]  # the model with nothing removed, and 3 groups at 3 coefficients
+    assert [p.best for p in probes] == [None] * 10
+    for progress in searched:
+        assert progress.best is not None
+        assert progress.best.on_target
+        assert abs(progress.best.sparsity - 0.5) <= 0.02
+    assert searched[-1].best == result.best
+    assert [e.on_target for e in result.history] == [False] * 10 + [True] * 6
+
+
 # Several processes
 
 
@@ -270,6 +294,9 @@ def test_an_interrupt_ends_the_worker_processes() -> None:
         ({"jobs": 1.5}, r"jobs must be a whole number of processes, at least 1; it is 1\.5"),
         ({"grace": 1}, "grace must be a whole number of seconds, at least 2; it is 1"),
         ({"storage": 7}, "storage must be a path or a URL; it is 7"),
+        ({"storage": "s.db", "study": 7}, "study must be the name of a study; it is 7"),
+        ({"on_progress": 7}, "on_progress must be a function that takes the progress; it is 7"),
+        ({"refit_steps": None}, "refit_steps must be a whole number of steps, at least 0; it is None"),
         ({"study": "mine"}, "study='mine' is the name of a study in a storage; give storage= too"),
     ],
 )

@@ -98,6 +98,12 @@ def test_a_model_that_can_hardly_shrink() -> None:
     [
         ({"points": ()}, r"the points of a curve must lie in \(0, 1\); they are \(\)"),
         ({"points": (0.5, 1.0)}, r"the points of a curve must lie in \(0, 1\); they are \(0.5, 1.0\)"),
+        ({"points": 0.5}, r"the points of a curve must lie in \(0, 1\); they are 0.5"),
+        ({"points": ("a", "b")}, r"the points of a curve must lie in \(0, 1\); they are \('a', 'b'\)"),
+        ({"points": None}, r"the points of a curve must lie in \(0, 1\); they are None"),
+        ({"evaluations": 1.5}, "evaluations must be a whole number, at least 1; it is 1.5"),
+        ({"step": None}, "the step must be above 0; it is None"),
+        ({"step": float("inf")}, "the step must be above 0; it is inf"),
         ({"evaluations": 0}, "evaluations must be a whole number, at least 1; it is 0"),
         ({"step": 0.0}, r"the step must be above 0; it is 0\.0"),
     ],

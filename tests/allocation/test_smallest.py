@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 
 import pytest
@@ -10,18 +11,25 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.allocation import (
+    BlackBox,
     Constraint,
+    Evaluation,
     GradientDescent,
     GridSearch,
+    Problem,
     Sensitivity,
     Smallest,
     Sparsity,
     Strategy,
+    Uniform,
     allocate,
 )
+from secateur.allocation.smallest import smallest
 from secateur.errors import ConstraintError, TargetError
 from secateur.graph.graph import DependencyGraph
 from secateur.plan import FloatArray
+from tests.allocation.formula import Formulas
+from tests.handmade import random_scores
 
 EVERY_WIDTH = GridSearch(coefficients=[i / 12 for i in range(12)])
 
@@ -159,6 +167,84 @@ def test_weights_that_are_trained_along_are_the_results(model: TwoWidths, graph:
     assert result.allocation.best is not None
     assert result.allocation.best.constraints["loss"] == pytest.approx(reached, rel=1e-4)
     assert result.allocation.best in result.allocation.history
+
+
+# --- candidates that are measured with less than the finished model has -----------------------------------------------
+
+
+def by_widths(kept: Mapping[str, float]) -> float:
+    """What :func:`worth` is, of the fractions that are kept."""
+    return 12 * kept["first.0"] + 60 * kept["second.0"]
+
+
+def two_fidelities(graph: DependencyGraph, offset: float, least: float) -> tuple[Problem, Formulas, Formulas]:
+    """A problem whose candidates measure ``offset`` more than they are worth, and what measures their worth."""
+    constraints = [Constraint(worth, at_least=least)]
+    quick, full = (
+        Formulas(None, constraints, {"worth": lambda kept, extra=extra: by_widths(kept) + extra})  # type: ignore[misc]
+        for extra in (offset, 0.0)
+    )
+    return Problem(graph, random_scores(graph), Sparsity(0.5), quick), quick, full
+
+
+@pytest.mark.parametrize(("offset", "alone"), [(-7.0, 9), (0.0, 7), (7.0, 6)])
+def test_what_is_measured_in_full_decides(graph: DependencyGraph, offset: float, alone: int) -> None:
+    problem, quick, full = two_fidelities(graph, offset, 42)
+    # With both layers of k channels, 6 k is at least 42 from 7 on; with the offset, from another k on.
+    assert set(smallest(problem, Smallest(), Uniform()).kept.values()) == {alone}
+    quick.batches.clear()
+    result = smallest(problem, Smallest(), Uniform(), full)
+    assert set(result.kept.values()) == {7}
+    assert result.best is not None
+    assert result.best.constraints["worth"] == 42
+    assert result.best.full
+    in_full = [e for batch in full.batches for e in batch]
+    assert [e for e in result.history if e.full] == in_full
+    assert [e for e in result.history if not e.full] == [e for batch in quick.batches for e in batch]
+    assert [e.kept for e in result.history if not e.full] == [e.kept for e in in_full]
+    assert full.expected == len(in_full) <= 5  # log2 of 12 widths, and the ends
+    assert len({tuple(e.kept.values()) for e in in_full}) == len(in_full)
+
+
+@pytest.mark.parametrize("strategy", [EVERY_WIDTH, Sensitivity(), BlackBox()], ids=["grid", "sensitivity", "black-box"])
+@pytest.mark.parametrize("offset", [-7.0, 7.0])
+def test_a_search_ranks_and_one_full_measurement_of_its_best_decides(
+    graph: DependencyGraph, offset: float, strategy: Strategy
+) -> None:
+    problem, _, full = two_fidelities(graph, offset, 42)
+    target = Smallest(resolution=0.04)
+    result = smallest(problem, target, strategy, full)
+    assert result.best is not None
+    assert result.best.full
+    assert result.best.constraints["worth"] >= 42
+    if offset < 0:  # whole searches, whose best candidate is the truly best, as the offset is the same for all
+        assert result.sparsity >= largest_sparsity(graph, 42) - 2 * target.resolution
+    assert result.sparsity <= largest_sparsity(graph, 42)
+    searches = [len(batch) for batch in full.batches]
+    assert searches == [1] * len(searches)
+    assert len(searches) <= 6
+    seen: list[Evaluation] = []
+    for evaluation in result.history:
+        if evaluation.full:
+            (asked,) = [e for e in seen if e.kept == evaluation.kept]
+            assert asked.constraints["worth"] == evaluation.constraints["worth"] + offset
+            if not asked.satisfied:
+                best = max(e.constraints["worth"] for e in seen if e.on_target)
+                assert asked.constraints["worth"] >= best
+            seen.clear()
+        else:
+            seen.append(evaluation)
+
+
+def test_where_nothing_satisfies_in_full_the_dense_model_is_measured_in_full(graph: DependencyGraph) -> None:
+    problem, _, full = two_fidelities(graph, 50.0, 72)
+    result = smallest(problem, Smallest(), Uniform(), full)
+    assert result.sparsity == 0
+    assert result.best is not None
+    assert result.best.full
+    problem, _, full = two_fidelities(graph, 50.0, 80)
+    with pytest.raises(ConstraintError, match=r"nearest miss, at sparsity 0.0000, has worth = 72 where 80 <= worth"):
+        smallest(problem, Smallest(), Uniform(), full)
 
 
 def test_no_more_than_the_largest_is_removed(

@@ -12,14 +12,16 @@ from tests.cli.outcome import CommandLine, assert_one_line
 def test_help_lists_the_commands(secateur: CommandLine, arguments: tuple[str, ...]) -> None:
     outcome = secateur(*arguments)
     assert outcome.status == 0
-    for command in ("demo", "inspect", "prune", "reproduce", "search"):
+    for command in ("demo", "inspect", "prune", "reproduce", "search", "train"):
         assert command in outcome.out
     assert outcome.err == ""
 
 
-@pytest.mark.parametrize("command", ["demo", "inspect", "prune", "reproduce"])
+@pytest.mark.parametrize(
+    "command", ["demo", "inspect", "prune", "reproduce mnist-autoencoder", "reproduce tdmpc", "train tdmpc"]
+)
 def test_help_of_a_command_teaches_by_example(secateur: CommandLine, command: str) -> None:
-    outcome = secateur(command, "--help")
+    outcome = secateur(*command.split(), "--help")
     assert outcome.status == 0
     assert "Examples:" in outcome.out
     assert outcome.out.count(f"secateur {command} ") >= 3

@@ -85,6 +85,18 @@ def test_the_smallest_model_within_bounds(secateur: CommandLine) -> None:
     assert data["sparsity"] > 0.3
 
 
+def test_the_smallest_model_is_decided_by_what_is_measured_in_full(secateur: CommandLine) -> None:
+    words = ("--calibration", "inputs", "--target", "smallest", "--tolerance", "0.1", "--refit-steps", "0")
+    outcome = secateur("prune", "shop:trained", *words, "--constraint", "error <= 0.4", "--study", "quick")
+    assert outcome.status == 0, outcome.err
+    history = result()["history"]
+    in_full = [e for e in history if e["full"]]
+    assert f"candidates: {len(history)} measured, {len(in_full)} in full\n" in outcome.out
+    assert in_full[-1]["constraints"].keys() == {"error"}
+    assert result()["constraints"] in [e["constraints"] for e in in_full]
+    assert "quick (in full)" in secateur("search", "status", "--storage", "pruned/search.db").out
+
+
 def test_components_targets_caps_and_whole_parts(secateur: CommandLine) -> None:
     outcome = secateur(
         "prune", "shop:trained", "--component", "front=encoder", "--component", "back=decoder", "--component",
@@ -118,6 +130,18 @@ def test_every_strategy(secateur: CommandLine, strategy: str) -> None:
     outcome = secateur("prune", *SEARCHED, "--strategy", strategy, *words)
     assert outcome.status == 0, outcome.err
     assert abs(result()["sparsity"] - 0.5) <= 0.03
+
+
+def test_weights_may_be_trained_along(secateur: CommandLine) -> None:
+    with Path("shop.py").open("a", encoding="utf-8") as file:
+        file.write("\nbatches = [rows] * 40\n")
+    errors = {}
+    for strategy in ("gradient", "gradient-weights"):
+        words = ("--strategy", strategy, "--loss", "loss", "--batches", "batches", "--minimize", "error")
+        outcome = secateur("prune", "shop:trained", "--target", "0.6", *words, "--out", strategy)
+        assert outcome.status == 0, outcome.err
+        errors[strategy] = result(Path(strategy))["after"]["objective"]
+    assert errors["gradient-weights"] < 0.5 * errors["gradient"]
 
 
 @pytest.mark.parametrize("criterion", [name.value for name in CriterionName])
@@ -210,6 +234,8 @@ def test_constraints_that_nothing_satisfies_are_status_1(secateur: CommandLine) 
         (["shop:trained", "--strategy", "gradient"], ["gradient"]),
         (["shop:trained", "--strategy", "gradient", "--loss", "loss"], ["--loss needs --batches"]),
         (["shop:trained", "--strategy", "gradient", "--batches", "inputs"], ["--batches needs --loss"]),
+        (["shop:trained", "--strategy", "gradient-weights"], ["--strategy gradient-weights needs --loss"]),
+        (["shop:trained", "--strategy", "gradient-weights", "--loss", "loss"], ["gradient-weights needs --batches"]),
         (["shop:trained", "--criterion", "taylor"], ["--criterion taylor needs --loss"]),
         (["shop:trained", "--criterion", "activation"], ["--criterion activation needs --calibration"]),
         (["shop:trained", "--calibration", "rows"], ["calibration is a single Tensor", "calibration=[inputs]"]),
@@ -231,11 +257,66 @@ def test_bad_input_is_one_line_and_status_2(secateur: CommandLine, arguments: li
     assert not Path("deep").exists()
 
 
-def test_a_metric_that_always_fails_is_an_error_with_its_reason(secateur: CommandLine) -> None:
+def test_a_metric_that_fails_for_the_dense_model_ends_it_before_the_search(secateur: CommandLine) -> None:
     outcome = secateur("prune", "shop:trained", "--maximize", "broken", "--strategy", "random", "--evaluations", "3")
+    reason = "fails for the dense model, so nothing is searched: the metric 'broken' failed: OSError: the simulator is"
+    assert_one_line(outcome, 2, reason)
+    assert not Path("pruned").exists()
+
+
+def test_a_metric_that_fails_for_every_candidate_is_an_error_with_its_reason(secateur: CommandLine) -> None:
+    with Path("shop.py").open("a", encoding="utf-8") as file:
+        file.write("\ndef large(model):\n    if model.encoder[0].out_features < 24: broken(model)\n    return 1.0\n")
+    words = ("--maximize", "large", "--strategy", "random", "--evaluations", "3", "--target", "0.8")
+    outcome = secateur("prune", "shop:trained", *words)
     assert outcome.status == 2
     assert "measuring failed for every one of 3 candidates" in outcome.err.splitlines()[-1]
     assert "is not there" in outcome.err.splitlines()[-1]
+
+
+def in_the_way(where: str) -> Path:
+    """A file where the result can't be written."""
+    path = Path(where)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "options", "words"),
+    [
+        ("notes", ["--json", "notes/result.json"], ["--json", "notes/result.json can't be written: Not a directory"]),
+        ("notes", ["--json", "notes/deep/down.json"], ["--json", "can't be written: Not a directory"]),
+        ("notes/a", ["--json", "notes"], ["--json", "'notes' is a directory"]),
+        ("notes", ["--json", f"{'n' * 300}.json"], ["--json", "can't be written: File name too long"]),
+        ("notes", ["--out", "notes/deep"], ["notes/deep can't be made: "]),
+        ("pruned/model", [], ["pruned/model is a file, where the folder of the smaller model goes"]),
+        ("pruned/model/notes", [], ["pruned/model holds other files (notes, ...); choose another folder"]),
+        ("pruned/result.json/notes", [], ["pruned/result.json is a folder; name a file"]),
+    ],
+)
+def test_what_can_not_be_written_is_refused_before_the_search(
+    secateur: CommandLine, obstacle: str, options: list[str], words: list[str]
+) -> None:
+    path = in_the_way(obstacle)
+    assert_one_line(secateur("prune", *SEARCHED, "--strategy", "random", "--evaluations", "3", *options), 2, *words)
+    assert calls() == 0
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert list(Path().rglob(".*")) == list(Path().rglob("search.db")) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can make a file")
+@pytest.mark.parametrize("option", ["--json", "--out"])
+def test_a_folder_that_nobody_can_write_to(secateur: CommandLine, option: str) -> None:
+    outcome = secateur("prune", *SEARCHED, "--strategy", "random", "--evaluations", "3", option, "/proc/self/result")
+    assert_one_line(outcome, 2, "/proc/self/result can't be")
+    assert calls() == 0
+
+
+def test_every_command_checks_where_its_json_goes(secateur: CommandLine) -> None:
+    in_the_way("notes")
+    outcome = secateur("inspect", "zoo:with_inputs", "--json", "notes/graph.json")
+    assert_one_line(outcome, 2, "--json", "notes/graph.json can't be written: Not a directory")
 
 
 def test_a_study_of_another_model_is_refused(secateur: CommandLine) -> None:

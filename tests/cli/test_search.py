@@ -29,10 +29,10 @@ def coefficients(folder: str) -> dict[str, float]:
 @pytest.fixture
 def interrupted(secateur: CommandLine) -> CommandLine:
     """The command line, after a search of eight candidates was interrupted while it measured the fourth."""
-    Path("stop").write_text("3", encoding="utf-8")
+    Path("stop").write_text("4", encoding="utf-8")
     assert secateur(*PRUNE).status == 130
     Path("stop").unlink()
-    assert calls() == 4
+    assert calls() == 5  # the dense model first
     return secateur
 
 
@@ -42,9 +42,9 @@ def test_a_worker_completes_an_interrupted_search(interrupted: CommandLine) -> N
     assert "study a is complete: 8 candidates, best -0." in outcome.out
     assert "8/8" in outcome.err
     # Three were known, five are measured, and the dense and the finished model.
-    assert calls() == 4 + 5 + 2
+    assert calls() == 5 + 5 + 2
     assert interrupted(*PRUNE).status == 0
-    assert calls() == 11 + 2
+    assert calls() == 12 + 2
     assert interrupted(*PRUNE[:-4], "--out", "alone").status == 0
     assert coefficients("pruned") == coefficients("alone")
 
@@ -56,7 +56,7 @@ def test_workers_in_other_processes_share_the_work(interrupted: CommandLine) -> 
         out, err = worker.communicate(timeout=120)
         assert worker.returncode == 0, err
         assert "study a is complete: 8 candidates" in out
-    assert calls() == 4 + 5 + 2 * 2
+    assert calls() == 5 + 5 + 2 * 2
 
 
 def test_status_lists_searches(interrupted: CommandLine) -> None:

@@ -146,11 +146,27 @@ def test_no_gradients_are_kept() -> None:
         (lambda: Accuracy(INPUTS), "accuracy needs targets: the classes as a tensor of integers"),
         (lambda: Accuracy(INPUTS, INPUTS[:, 0]), "accuracy needs targets"),
         (lambda: Accuracy(INPUTS, torch.zeros(23).long(), top_k=0), "accuracy needs a top_k of at least 1, not 0"),
+        (lambda: Psnr(INPUTS, peak=-1), "PSNR needs a peak above 0, the range of the values, not -1"),
+        (lambda: Psnr(INPUTS, peak=0), "PSNR needs a peak above 0, the range of the values, not 0"),
+        (lambda: Psnr(INPUTS, peak=None), "PSNR needs a peak above 0, .* not None"),  # type: ignore[arg-type]
+        (lambda: Ssim(INPUTS, peak=float("nan")), "SSIM needs a peak above 0, the range of the values, not nan"),
+        (lambda: Ssim(INPUTS, shape=(12,)), r"SSIM needs a shape of \(height, width\) or .*, not \(12,\)"),
+        (lambda: Ssim(INPUTS, shape=12), "SSIM needs a shape of .*, not 12"),  # type: ignore[arg-type]
+        (lambda: Ssim(INPUTS, shape=(3.0, 4)), r"SSIM needs a shape of .*, not \(3.0, 4\)"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_input(make: Any, message: str) -> None:
     with pytest.raises(ObjectiveError, match=message):
         make()
+
+
+def test_accuracy_needs_as_many_classes_as_it_counts() -> None:
+    classes = torch.zeros(23).long()
+    assert Accuracy(INPUTS[:, :3], classes, top_k=3)(nn.Identity()) == 1
+    with pytest.raises(ObjectiveError, match="accuracy with top_k=4 needs outputs of at least 4 classes, not 3"):
+        Accuracy(INPUTS[:, :3], classes, top_k=4)(nn.Identity())
+    with pytest.raises(ObjectiveError, match="accuracy with top_k=1 needs outputs of at least 2 classes, not 1"):
+        Accuracy(INPUTS[:, :1], classes)(nn.Identity())
 
 
 def test_accuracy_needs_a_row_of_outputs_per_example() -> None:

@@ -25,6 +25,11 @@ def test_the_interval_is_students() -> None:
     assert found == Estimate(pytest.approx(np.mean(data)), pytest.approx(low), pytest.approx(high))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("seeds", [3, range(3), [0, 1, 2], np.arange(3)], ids=repr)
+def test_seeds_may_be_a_number_or_any_list_of_whole_ones(seeds: Any) -> None:
+    assert Repeats(lambda model, seed: seed, seeds=seeds)(MODEL).value == 1.0
+
+
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = 0
@@ -75,6 +80,17 @@ def test_every_model_meets_the_same_random_numbers() -> None:
         ({"seeds": [4]}, r"an interval needs at least 2 seeds; given: \[4\]"),
         ({"confidence": 1.0}, r"the confidence must lie in \(0, 1\); it is 1.0"),
         ({"aggregate": "median"}, "aggregate must be 'mean', 'lowest' or 'highest', not 'median'"),
+        (
+            {"seeds": (seed for seed in range(3))},
+            r"seeds must be how many, or a list of whole numbers of 64 bits; given: <gener",
+        ),
+        ({"seeds": [0.5, 1.5]}, r"seeds must be how many, or a list of whole numbers of 64 bits; given: \[0.5, 1.5\]"),
+        ({"seeds": 2.5}, r"seeds must be how many, or a list of whole numbers of 64 bits; given: 2.5"),
+        ({"seeds": True}, r"seeds must be how many, or a list of whole numbers of 64 bits; given: True"),
+        ({"seeds": None}, r"seeds must be how many, or a list of whole numbers of 64 bits; given: None"),
+        ({"seeds": "123"}, r"seeds must be how many, or a list of whole numbers of 64 bits; given: '123'"),
+        ({"seeds": [0, 2**64]}, "seeds must be how many, or a list of whole numbers of 64 bits; given"),
+        ({"confidence": "high"}, r"the confidence must lie in \(0, 1\); it is 'high'"),
     ],
 )
 def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
@@ -89,6 +105,15 @@ def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
 def test_a_repeat_without_a_value(value: Any, message: str) -> None:
     with pytest.raises(ObjectiveError, match=message):
         Repeats(lambda model, seed: value)(MODEL)
+
+
+def test_infinite_where_every_repeat_is() -> None:
+    infinity = float("inf")
+    for aggregate in ("mean", "lowest", "highest"):
+        found = Repeats(lambda model, seed: infinity, seeds=3, aggregate=aggregate)(MODEL)
+        assert found == Estimate(infinity, infinity, infinity)
+    with pytest.raises(ObjectiveError, match=r"must return finite numbers; for the seeds: \[0.0, inf\]"):
+        Repeats(lambda model, seed: seed * infinity if seed else 0.0, seeds=2)(MODEL)
 
 
 def test_its_name_is_that_of_the_metric() -> None:

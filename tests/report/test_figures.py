@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image as image_reader
 
-from secateur.report.figures import Curve, bars, curves, image_rows
+from secateur.report.figures import Curve, bars, curves, heat_map, image_rows
 
 
 def pixels(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -59,8 +59,17 @@ def test_long_names_under_bars_are_written_aslant() -> None:
     assert bars(names, {"one": range(5)}, y="", logarithmic=False) != bars(list("abcde"), {"one": range(5)}, y="")
 
 
+def test_a_heat_map_is_darker_where_its_numbers_are_larger() -> None:
+    picture = pixels(heat_map(["low", "high"], ["a", "b"], [[0.0, 0.1], [0.9, 1.0]], value="coefficient"))
+    blue = picture[..., 2] - picture[..., 0]
+    rows = np.nonzero((picture[:, :, 0] < 0.1) & (blue > 0.3))[0]
+    assert rows.min() > 0.35 * picture.shape[0] or (rows > 0.35 * picture.shape[0]).mean() > 0.8
+
+
 def test_charts_without_lines_or_with_bars_missing_are_an_error() -> None:
     with pytest.raises(ValueError, match="a chart needs at least one curve"):
         curves([], x="", y="")
     with pytest.raises(ValueError, match="every series needs 2 heights"):
         bars(["a", "b"], {"one": [1.0]}, y="")
+    with pytest.raises(ValueError, match="a heat map of 1 rows and 2 columns"):
+        heat_map(["a"], ["b", "c"], [[1.0]], value="")

@@ -8,9 +8,10 @@ from secateur.allocation.grid_search import GridSearch
 from secateur.allocation.norm_based import NormBased
 from secateur.allocation.objective import Constraint, Minimize, Objective
 from secateur.allocation.problem import Measurements, Problem
+from secateur.allocation.progress import Progress
 from secateur.allocation.random import Random
 from secateur.allocation.result import AllocationResult, Evaluation
-from secateur.allocation.search import Progress, Search
+from secateur.allocation.search import Search
 from secateur.allocation.sensitivity import Sensitivity
 from secateur.allocation.strategy import Strategy
 from secateur.allocation.targets import Smallest, Sparsity, Target

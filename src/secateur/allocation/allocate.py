@@ -11,7 +11,7 @@ from secateur.allocation.by_latency import by_latency, latency_sparsity
 from secateur.allocation.objective import Constraint, Objective
 from secateur.allocation.problem import Measurements, Problem
 from secateur.allocation.result import AllocationResult
-from secateur.allocation.search import Search
+from secateur.allocation.search import MeasuredSearch, Search
 from secateur.allocation.smallest import smallest
 from secateur.allocation.strategy import Strategy, check_strategy
 from secateur.allocation.targets import Smallest, Sparsity, Target
@@ -70,10 +70,11 @@ def allocate(
         raise TargetError(f"the target must be a Sparsity, such as Sparsity(0.5), or Smallest(), not {target!r}")
     check_strategy(strategy)
     checked = checked_scores(graph, scores)
-    measurements = _measurements(search, graph, checked, model, objective, constraints, calibration)
+    measurements = _measurements(search, graph, checked, target, model, objective, constraints, calibration)
     if target.of == "latency" and measurements is None:
         raise TargetError("latency is measured: give allocate(..., model=model) too")
-    return solve(graph, checked, target, strategy, measurements)
+    full = measurements.full if measurements is not None and isinstance(target, Smallest) else None
+    return solve(graph, checked, target, strategy, measurements, full)
 
 
 def solve(
@@ -82,6 +83,7 @@ def solve(
     target: Target,
     strategy: Strategy,
     measurements: Measurements | None,
+    full: Measurements | None = None,
 ) -> AllocationResult:
     """Answer either question with a strategy that meets sparsities of parameters or multiply-adds.
 
@@ -91,18 +93,19 @@ def solve(
         target: any target.
         strategy: how to find the coefficients.
         measurements: how candidates are measured, and the model; targets of latency and the smallest model need them.
+        full: how the finished model is measured, where candidates are measured with less.
     """
     problem = Problem(graph, scores, _of_products(target), measurements)
     if isinstance(target, Smallest):
-        return _smallest(problem, target, strategy)
+        return _smallest(problem, target, strategy, full)
     if target.of == "latency" and target.rho is not None:
         return by_latency(problem, target, target.rho, strategy)
     return strategy(problem)
 
 
-def _smallest(problem: Problem, target: Smallest, strategy: Strategy) -> AllocationResult:
+def _smallest(problem: Problem, target: Smallest, strategy: Strategy, full: Measurements | None) -> AllocationResult:
     """The smallest model; of latency, the one with the fewest multiply-adds, and its latency as measured."""
-    result = smallest(problem, replace(target, of=problem.target.of), strategy)
+    result = smallest(problem, replace(target, of=problem.target.of), strategy, full)
     measured = latency_sparsity(problem, result) if target.of == "latency" else result.sparsity
     return replace(result, sparsity=measured, target=target)
 
@@ -117,13 +120,14 @@ def _measurements(
     search: Search,
     graph: DependencyGraph,
     scores: Mapping[str, FloatArray],
+    target: Target,
     model: nn.Module | None,
     objective: Objective | None,
     constraints: Sequence[Constraint],
     calibration: CalibrationData | None,
-) -> Measurements | None:
+) -> MeasuredSearch | None:
     if model is not None:
-        return search.start(graph, scores, model, objective, constraints, calibration)
+        return search.start(graph, scores, model, objective, constraints, calibration, target)
     for name, given in (("objective", objective is not None), ("constraints", len(constraints) > 0)):
         if given:
             raise ObjectiveError(f"{name} can't be measured without the model; give allocate(..., model=model) too")

@@ -17,6 +17,7 @@ from secateur.allocation.strategy import check_seed
 from secateur.errors import InfeasibleError, SearchError
 from secateur.extras import needs
 from secateur.graph.cost import IntArray
+from secateur.metrics.checks import is_whole
 from secateur.plan import FloatArray
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class BlackBox:
     def __post_init__(self) -> None:
         for name in ("evaluations", "batch"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if not is_whole(value, 1):
                 raise SearchError(f"{name} must be a whole number of candidates, at least 1; it is {value!r}")
         if self.sampler not in get_args(Sampler):
             raise SearchError(f"sampler must be 'auto', 'tpe' or 'cmaes', not {self.sampler!r}")

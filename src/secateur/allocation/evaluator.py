@@ -120,20 +120,23 @@ class Evaluator:
         return {name: value for name, value in self.__dict__.items() if name != "_reference"}
 
 
-def measured(objective: Objective, model: nn.Module, plan: PruningPlan | None = None) -> Estimate:
+def measured(
+    objective: Objective, model: nn.Module, plan: PruningPlan | None = None, *, infinite: bool = False
+) -> Estimate:
     """The objective of a model that is no candidate, with the random numbers that candidates are measured with.
 
     Args:
         objective: the metric.
         model: dense or small.
         plan: what made ``model`` small; None if it is dense.
+        infinite: whether the value may be infinite on the good side.
 
     Raises:
         ObjectiveError: the metric fails, or its value is no finite number.
     """
     with _seeded():
         try:
-            return evaluate(objective, model, plan)
+            return evaluate(objective, model, plan, infinite=infinite)
         except SecateurError:
             raise
         except Exception as error:  # the user's own code may raise anything; it stays visible as the cause

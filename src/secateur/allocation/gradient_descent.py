@@ -20,12 +20,13 @@ from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
 from secateur.allocation.search import Search
 from secateur.allocation.soft_budget import SoftBudget
-from secateur.allocation.strategy import check_seed
+from secateur.allocation.strategy import check_positive, check_seed, check_whole
 from secateur.allocation.task_loss import LossFunction, TaskLoss, task_loss
 from secateur.calibration import evaluating
 from secateur.errors import InfeasibleError, SearchError
 from secateur.extras import needs
 from secateur.graph.cost import IntArray
+from secateur.metrics.checks import is_positive
 
 _JUDGED_BATCHES = 8
 """On so many batches candidates are compared by the loss, where there is no objective."""
@@ -94,16 +95,17 @@ class GradientDescent:
             raise SearchError("GradientDescent needs loss_fn and batches together, or neither")
         if self.weights and self.loss_fn is None:
             raise SearchError("GradientDescent(weights=True) trains on your own loss; give loss_fn and batches")
+        if self.loss_fn is not None and not callable(self.loss_fn):
+            raise SearchError(f"loss_fn must be a function of the model and a batch, not {self.loss_fn!r}")
+        if self.batches is not None and not isinstance(self.batches, Iterable):
+            raise SearchError(f"batches must be an iterable of what the loss is given, not {self.batches!r}")
         if isinstance(self.batches, Iterator):
             object.__setattr__(self, "batches", list(self.batches))
         for name in ("steps", "candidates", "epochs"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise SearchError(f"{name} must be a whole number, at least 1; it is {value!r}")
+            check_whole(getattr(self, name), name)
         for name in ("learning_rate", "weight_learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SearchError(f"{name} must be above 0; it is {getattr(self, name)!r}")
-        if [0 < t < math.inf for t in self.temperatures] != [True, True]:
+            check_positive(getattr(self, name), name)
+        if not _are_temperatures(self.temperatures):
             raise SearchError(f"temperatures must be two numbers above 0; they are {self.temperatures!r}")
         check_seed(self.seed)
 
@@ -178,6 +180,10 @@ class GradientDescent:
             _, gradient = masked.gradient(descent.coefficients, temperature, batch)
             descent.step(gradient)
             yield descent.coefficients
+
+
+def _are_temperatures(values: object) -> bool:
+    return isinstance(values, Sequence) and len(values) == 2 and all(is_positive(t) for t in values)
 
 
 def _whole(problem: Problem, paths: Iterable[Path]) -> list[IntArray]:

@@ -11,6 +11,7 @@ import numpy as np
 from secateur.allocation.budget import meet, uniform_path
 from secateur.allocation.problem import ROUNDING, Goal, Problem
 from secateur.allocation.result import AllocationResult
+from secateur.allocation.strategy import check_whole, checked_coefficients
 from secateur.errors import InfeasibleError, SearchError
 from secateur.graph.cost import IntArray
 from secateur.plan import FloatArray
@@ -48,14 +49,11 @@ class GridSearch:
     max_evaluations: int = 1000
 
     def __post_init__(self) -> None:
-        if type(self.levels) is not int or self.levels < 2:
-            raise SearchError(f"levels must be a whole number, at least 2; it is {self.levels!r}")
-        if type(self.max_evaluations) is not int or self.max_evaluations < 1:
-            raise SearchError(f"max_evaluations must be a whole number, at least 1; it is {self.max_evaluations!r}")
-        if self.coefficients is not None and not (
-            len(self.coefficients) > 0 and all(0 <= c < 1 for c in self.coefficients)
-        ):
-            raise SearchError(f"the grid's coefficients must lie in [0, 1); they are {self.coefficients!r}")
+        check_whole(self.levels, "levels", 2)
+        check_whole(self.max_evaluations, "max_evaluations")
+        if self.coefficients is not None:
+            coefficients = checked_coefficients(self.coefficients, "the grid's coefficients", with_zero=True)
+            object.__setattr__(self, "coefficients", coefficients)
 
     def __call__(self, problem: Problem) -> AllocationResult:
         """Solve the problem.

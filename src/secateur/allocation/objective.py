@@ -110,26 +110,32 @@ def metric_name(metric: Any) -> str:
     return own if isinstance(own, str) else type(metric).__name__
 
 
-def evaluate(objective: Objective, model: nn.Module, plan: PruningPlan | None = None) -> Estimate:
+def evaluate(
+    objective: Objective, model: nn.Module, plan: PruningPlan | None = None, *, infinite: bool = False
+) -> Estimate:
     """The objective of a model, as the user's metric gives it, with its confidence interval if it has one.
 
     Args:
         objective: the metric.
         model: dense or small.
         plan: what made ``model`` small; None if it is dense. Only metrics with a ``measure`` method see it.
+        infinite: whether a value may be infinite on the good side, as is the PSNR of the model whose outputs are the
+            targets.
 
     Raises:
         ObjectiveError: the value is no finite number.
     """
-    metric = objective.metric if isinstance(objective, Minimize) else objective
+    metric, best = (objective.metric, -math.inf) if isinstance(objective, Minimize) else (objective, math.inf)
+    allowed = best if infinite else None
     value: Any = metric.measure(model, plan) if isinstance(metric, PlanMetric) else metric(model)
     if isinstance(value, Estimate):
-        return Estimate(*(_number(metric, part) for part in (value.value, value.low, value.high)))
-    number = _number(metric, value)
+        return Estimate(*(_number(metric, part, allowed) for part in (value.value, value.low, value.high)))
+    number = _number(metric, value, allowed)
     return Estimate(number, number, number)
 
 
-def _number(metric: Any, value: Any) -> float:
+def _number(metric: Any, value: Any, allowed: float | None) -> float:
+    """A value as a finite number, or the one infinity that is allowed."""
     name = metric_name(metric)
     try:
         number = float(value.detach() if isinstance(value, torch.Tensor) else value)
@@ -137,7 +143,7 @@ def _number(metric: Any, value: Any) -> float:
         raise ObjectiveError(
             f"the metric {name!r} must return a number for a model; it returned {_shown(value)}"
         ) from error
-    if not math.isfinite(number):
+    if not math.isfinite(number) and number != allowed:
         raise ObjectiveError(f"the metric {name!r} must return a finite number for a model; it returned {number}")
     return number
 

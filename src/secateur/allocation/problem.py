@@ -277,7 +277,10 @@ class Problem:
     def evaluation(self, levels: IntArray) -> Evaluation:
         """A record of one candidate that isn't measured, levels of shape (variables,)."""
         kept = self.kept(levels)
-        return Evaluation(self._coefficients(kept), float(self.sparsity(levels)), self._counts(kept))
+        on_target = bool(self.is_met_by(levels))
+        return Evaluation(
+            self._coefficients(kept), float(self.sparsity(levels)), self._counts(kept), on_target=on_target
+        )
 
     def levels_of(self, evaluation: Evaluation) -> IntArray:
         """The levels, shape (variables,), that an evaluation is of."""

@@ -10,8 +10,7 @@ from secateur.allocation.budget import direction_path
 from secateur.allocation.mixture import meet_near
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
-from secateur.allocation.strategy import check_seed
-from secateur.errors import SearchError
+from secateur.allocation.strategy import check_seed, check_whole
 from secateur.graph.cost import IntArray
 
 _SPARE_DRAWS = 20
@@ -38,8 +37,7 @@ class Random:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if type(self.draws) is not int or self.draws < 1:
-            raise SearchError(f"draws must be a whole number, at least 1; it is {self.draws!r}")
+        check_whole(self.draws, "draws")
         check_seed(self.seed)
 
     def __call__(self, problem: Problem) -> AllocationResult:

@@ -25,6 +25,8 @@ class Evaluation:
         satisfied: whether it was measured, or needn't be, and every constraint holds.
         seconds: that measuring took.
         error: traceback of an objective or constraint that failed.
+        on_target: whether it meets the target; what a strategy measures of one group alone doesn't.
+        full: whether it was measured as the finished model is, in a search that measures candidates with less.
     """
 
     coefficients: Mapping[str, float]
@@ -36,6 +38,8 @@ class Evaluation:
     satisfied: bool = True
     seconds: float = 0.0
     error: str | None = None
+    on_target: bool = True
+    full: bool = False
 
 
 @dataclass(frozen=True)

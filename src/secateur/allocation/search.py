@@ -1,59 +1,37 @@
-"""How candidates are measured: each once, one after the other or several at once, kept so that a search survives."""
+"""How candidates are to be measured: where the measurements are kept, how many at once, and who hears of them."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from secateur.allocation.evaluator import Evaluator, Measurement
-from secateur.allocation.ledger import Kept, Ledger, MemoryLedger, kept_of
+from secateur.allocation.evaluator import Evaluator
+from secateur.allocation.ledger import Ledger, MemoryLedger
+from secateur.allocation.measured_search import MeasuredSearch
 from secateur.allocation.merit import Merit
 from secateur.allocation.objective import Constraint, Objective
-from secateur.allocation.result import Evaluation
-from secateur.allocation.workers import Inline, Processes, Workers
+from secateur.allocation.progress import Progress, Tally
+from secateur.allocation.targets import Smallest, Target
+from secateur.allocation.workers import Inline, Processes
 from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import ConstraintError, SearchError
 from secateur.extras import needs
 from secateur.graph.graph import DependencyGraph
+from secateur.metrics.checks import is_whole
 from secateur.plan import FloatArray
 from secateur.recovery.refit import STEPS
 
 if TYPE_CHECKING:
     from secateur.allocation.studies import StudyStatus
 
+__all__ = ["DEFAULT_STUDY", "MeasuredSearch", "Search", "stored_job", "stored_searches"]
+
 DEFAULT_STUDY = "secateur"
-
-_POLL_SECONDS = 0.1
-"""Between two looks at what other workers have stored, while waiting for them."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a search is.
-
-    Attributes:
-        done: candidates answered so far, known ones included.
-        total: candidates that the strategy has announced, or ``done`` if it has announced fewer.
-        measured: candidates that this process has measured itself.
-        failed: candidates whose measurement failed.
-        best: the best candidate so far, if any didn't fail; it may miss a constraint.
-        seconds: since the search started.
-        seconds_left: at the speed so far of all processes; None as long as everything was known already.
-    """
-
-    done: int
-    total: int
-    measured: int
-    failed: int
-    best: Evaluation | None
-    seconds: float
-    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -68,11 +46,12 @@ class Search:
         storage: a path, of an SQLite file; or a URL of SQLAlchemy, such as ``postgresql://user@host/database``, for
             workers on several machines. None keeps measurements in memory.
         study: name of the Optuna study in the storage; one study belongs to one model, criterion, objective and set of
-            constraints.
+            constraints. What is measured in full, where candidates aren't, is kept in a second, ``"NAME (in full)"``.
         jobs: how many candidates are measured at once, each in a process of its own; 1 for this process.
         on_progress: called after every candidate.
         refit_steps: the ``steps`` of each candidate's refit. With those of :func:`secateur.refit`, candidates are
-            measured as the result will be; with 0 several times as fast, and ranked nearly alike.
+            measured as the result will be; with 0 several times as fast, and ranked nearly alike. A search for the
+            smallest model then measures in full what decides it; see :class:`secateur.Smallest`.
         calibration: what candidates are refitted on, if not on all that the result is: a part of it is quicker.
         job: a description of the search for other workers, as JSON, kept with the study.
         grace: seconds without a sign of life after which the work of a process on another machine is taken over. One
@@ -95,10 +74,14 @@ class Search:
     def __post_init__(self) -> None:
         for name, least, unit in (("jobs", 1, "processes"), ("grace", 2, "seconds"), ("refit_steps", 0, "steps")):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
+            if not is_whole(value, least):
                 raise SearchError(f"{name} must be a whole number of {unit}, at least {least}; it is {value!r}")
         if self.storage is not None and not isinstance(self.storage, (str, Path)):
             raise SearchError(f"storage must be a path or a URL; it is {self.storage!r}")
+        if self.study is not None and not isinstance(self.study, str):
+            raise SearchError(f"study must be the name of a study; it is {self.study!r}")
+        if self.on_progress is not None and not callable(self.on_progress):
+            raise SearchError(f"on_progress must be a function that takes the progress; it is {self.on_progress!r}")
         if self.storage is None and self.study is not None:
             raise SearchError(f"study={self.study!r} is the name of a study in a storage; give storage= too")
         if self.calibration is not None:  # a one-shot iterator is read here: every search runs it anew
@@ -112,30 +95,54 @@ class Search:
         objective: Objective | None,
         constraints: Sequence[Constraint],
         calibration: CalibrationData | None,
+        target: Target | None = None,
     ) -> MeasuredSearch:
         """What measures candidates of this model.
+
+        Args:
+            graph: what was traced.
+            scores: group name to importance, shape (group size,).
+            model: the dense model.
+            objective: the metric to keep high, or low.
+            constraints: bounds on other metrics.
+            calibration: what the result will be refitted on.
+            target: what the search is for, if it is known; it decides which candidate those who look on see as best.
 
         Raises:
             ConstraintError: two constraints have the same name, or something else was given.
             SearchError: candidates are to be refitted, by ``calibration``, but the result isn't.
             StorageError: the storage can't be reached, or the study belongs to another search.
         """
-        if self.calibration is not None:
-            if calibration is None:
-                raise SearchError("Search(calibration=...) refits candidates, not the result: give calibration= too")
-            calibration = self.calibration
-        evaluator = Evaluator(graph, scores, model, objective, _named_apart(constraints), calibration, self.refit_steps)
+        if self.calibration is not None and calibration is None:
+            raise SearchError("Search(calibration=...) refits candidates, not the result: give calibration= too")
+        # A one-shot iterator is read once, here.
+        data = None if calibration is None else as_calibration(calibration).source
+        made = partial(Evaluator, graph, scores, model, objective, _named_apart(constraints))
+        evaluator = made(data if self.calibration is None else self.calibration, self.refit_steps)
+        merit = Merit(objective, evaluator.constraints)
+        tally = Tally(merit, self.on_progress, smallest=isinstance(target, Smallest))
         workers = Inline(evaluator) if self.jobs == 1 else Processes(evaluator, self.jobs)
-        return MeasuredSearch(evaluator, workers, self._ledger(evaluator), self.on_progress)
+        in_full = None if self._is_full(data) else partial(self._in_full, made(data), tally)
+        return MeasuredSearch(evaluator, workers, self._ledger(evaluator), tally, in_full)
 
-    def _ledger(self, evaluator: Evaluator) -> Ledger:
+    def _is_full(self, calibration: CalibrationData | None) -> bool:
+        """Whether candidates are measured as the result will be."""
+        return calibration is None or (self.calibration is None and self.refit_steps == STEPS)
+
+    def _in_full(self, evaluator: Evaluator, tally: Tally) -> MeasuredSearch:
+        """What measures single candidates as the result will be: in this process, in a table of their own."""
+        return MeasuredSearch(evaluator, Inline(evaluator), self._ledger(evaluator, in_full=True), tally)
+
+    def _ledger(self, evaluator: Evaluator, *, in_full: bool = False) -> Ledger:
         if self.storage is None or (evaluator.objective is None and not evaluator.constraints):
             return MemoryLedger()
         with needs("optuna", "sqlalchemy", extra="search"):
             from secateur.allocation.database import database_url
             from secateur.allocation.study_ledger import StudyLedger
-        url = database_url(self.storage)
-        return StudyLedger(url, self.study or DEFAULT_STUDY, evaluator, job=self.job, grace=self.grace)
+        url, study = database_url(self.storage), self.study or DEFAULT_STUDY
+        if in_full:
+            return StudyLedger(url, f"{study} (in full)", evaluator, grace=self.grace)
+        return StudyLedger(url, study, evaluator, job=self.job, grace=self.grace)
 
 
 def stored_job(storage: str | Path, study: str | None = None) -> Mapping[str, Any]:
@@ -162,140 +169,6 @@ def stored_searches(storage: str | Path) -> list[StudyStatus]:
     return studies.studies(database_url(storage))
 
 
-class MeasuredSearch:
-    """Measures candidates for strategies, each at most once; see ``problem.Measurements``."""
-
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        workers: Workers,
-        ledger: Ledger,
-        on_progress: Callable[[Progress], object] | None = None,
-    ) -> None:
-        """Keep the parts; what is announced and measured is counted from here."""
-        self._evaluator, self._workers, self._ledger = evaluator, workers, ledger
-        self._merit = Merit(evaluator.objective, evaluator.constraints)
-        self._on_progress = on_progress
-        self._started = time.monotonic()
-        self._announced = self._done = self._fresh = self._measured = self._failed = 0
-        self._best: Evaluation | None = None
-
-    @property
-    def model(self) -> nn.Module:
-        """The dense model."""
-        return self._evaluator.model
-
-    @property
-    def objective(self) -> Objective | None:
-        """The metric to keep high, or low."""
-        return self._evaluator.objective
-
-    @property
-    def constraints(self) -> Sequence[Constraint]:
-        """The bounds on other metrics."""
-        return self._evaluator.constraints
-
-    @property
-    def calibration(self) -> CalibrationData | None:
-        """The data candidates are refitted on before they are measured; None if they aren't refitted."""
-        return self._evaluator.calibration
-
-    def expect(self, evaluations: int) -> None:
-        """Announce that so many more candidates will be measured."""
-        self._announced += evaluations
-
-    def evaluate(self, candidates: Sequence[Evaluation]) -> list[Evaluation]:
-        """The same candidates with their objective and constraints, in order.
-
-        Known ones are looked up. The others are measured by this process, or waited for where another one measures
-        them; each is stored as it ends.
-
-        Raises:
-            CalibrationError: the calibration data is no good for the dense model.
-            PlanError: the model can't be copied.
-            SearchError: a worker process died.
-            StorageError: the storage failed.
-        """
-        pending = {kept_of(c): c for c in candidates}
-        self._settle(pending)
-        if pending:
-            with self._ledger.working(), self._workers.stopped_by_failure():
-                self._measure(pending)
-        return [self._completed(c) for c in candidates]
-
-    def _measure(self, pending: dict[Kept, Evaluation]) -> None:
-        """Measure, or wait for, all that is pending; leaves it empty."""
-        running: dict[Future[Measurement], Evaluation] = {}
-        while pending or running:
-            self._start(pending, running)
-            has_all_it_can = not pending or len(running) == self._workers.slots
-            if running:
-                ended = wait(running, None if has_all_it_can else _POLL_SECONDS, FIRST_COMPLETED).done
-                for future in ended:
-                    self._store(running.pop(future), _result(future), pending)
-            else:
-                time.sleep(_POLL_SECONDS)
-            if pending:
-                self._ledger.refresh()
-                self._settle(pending, fresh=True)
-
-    def _start(self, pending: dict[Kept, Evaluation], running: dict[Future[Measurement], Evaluation]) -> None:
-        """Claim what nobody has claimed, as long as there are free slots."""
-        for candidate in self._ledger.in_turn(list(pending.values())):
-            if len(running) == self._workers.slots:
-                return
-            if self._ledger.claim(candidate):
-                del pending[kept_of(candidate)]
-                running[self._workers.submit(candidate.coefficients)] = candidate
-
-    def _store(self, candidate: Evaluation, measurement: Measurement, pending: dict[Kept, Evaluation]) -> None:
-        evaluation = self._with(candidate, measurement)
-        value = self._merit.margin(evaluation) if evaluation.objective is None else evaluation.objective
-        self._ledger.store(candidate, measurement, value)
-        self._measured += 1
-        pending[kept_of(candidate)] = candidate
-        self._settle(pending, fresh=True)
-
-    def _settle(self, pending: dict[Kept, Evaluation], *, fresh: bool = False) -> None:
-        """Count and report the pending candidates that are known by now, and take them out."""
-        for kept in [kept for kept in pending if self._ledger.get(kept) is not None]:
-            self._fresh += fresh
-            self._report(self._completed(pending.pop(kept)))
-
-    def _completed(self, candidate: Evaluation) -> Evaluation:
-        measurement = self._ledger.get(kept_of(candidate))
-        assert measurement is not None
-        return self._with(candidate, measurement)
-
-    def _with(self, candidate: Evaluation, measurement: Measurement) -> Evaluation:
-        values = measurement.constraints
-        satisfied = measurement.error is None and all(c.margin(values[c.name]) >= 0 for c in self.constraints)
-        return replace(
-            candidate,
-            objective=measurement.objective,
-            interval=measurement.interval,
-            constraints=values,
-            satisfied=satisfied,
-            seconds=measurement.seconds,
-            error=measurement.error,
-        )
-
-    def _report(self, evaluation: Evaluation) -> None:
-        self._done += 1
-        if evaluation.error is not None:
-            self._failed += 1
-        elif self._best is None or self._merit.rank(evaluation) > self._merit.rank(self._best):
-            self._best = evaluation
-        if self._on_progress is not None:
-            self._on_progress(self._progress())
-
-    def _progress(self) -> Progress:
-        total = max(self._announced, self._done)
-        seconds = time.monotonic() - self._started
-        left = seconds / self._fresh * (total - self._done) if self._fresh else None
-        return Progress(self._done, total, self._measured, self._failed, self._best, seconds, left)
-
-
 def _named_apart(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
     if isinstance(constraints, Constraint) or not all(isinstance(c, Constraint) for c in constraints):
         raise ConstraintError(f"constraints must be a list of Constraint(metric, at_least=...); it is {constraints!r}")
@@ -304,13 +177,3 @@ def _named_apart(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
         if names.count(name) > 1:
             raise ConstraintError(f"{names.count(name)} constraints are called {name!r}; tell them apart with name=")
     return tuple(constraints)
-
-
-def _result(future: Future[Measurement]) -> Measurement:
-    try:
-        return future.result()
-    except BrokenExecutor as error:
-        raise SearchError(
-            f"a worker process died while it measured a candidate ({error}); it may have run out of memory: use fewer "
-            "jobs. What was measured before is stored if there is a storage"
-        ) from error

@@ -11,7 +11,7 @@ from secateur.allocation.budget import meet, nearby_path, uniform_path
 from secateur.allocation.curves import curve_candidates, measured_curves, suggested
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
-from secateur.allocation.strategy import check_seed
+from secateur.allocation.strategy import check_positive, check_seed, check_whole, checked_coefficients
 from secateur.allocation.swaps import SwapSearch
 from secateur.errors import InfeasibleError, SearchError
 from secateur.graph.cost import IntArray
@@ -49,12 +49,11 @@ class Sensitivity:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.points or not all(0 < c < 1 for c in self.points):
-            raise SearchError(f"the points of a curve must lie in (0, 1); they are {self.points!r}")
-        if self.evaluations is not None and (type(self.evaluations) is not int or self.evaluations < 1):
-            raise SearchError(f"evaluations must be a whole number, at least 1; it is {self.evaluations!r}")
-        if not self.step > 0:
-            raise SearchError(f"the step must be above 0; it is {self.step!r}")
+        points = checked_coefficients(self.points, "the points of a curve", with_zero=False)
+        object.__setattr__(self, "points", points)
+        if self.evaluations is not None:
+            check_whole(self.evaluations, "evaluations")
+        check_positive(self.step, "the step")
         check_seed(self.seed)
 
     def __call__(self, problem: Problem) -> AllocationResult:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 
 from secateur.errors import TargetError
+from secateur.metrics.checks import is_number, is_whole
 
 _COSTS = ("params", "macs", "latency")
 
@@ -36,13 +35,13 @@ class Limits:
         if self.of not in _COSTS:
             raise TargetError(f"sparsity of {self.of!r} is not offered; choose one of {', '.join(map(repr, _COSTS))}")
         for name, cap in _checked_mapping(self.caps, "caps").items():
-            if not _is_number(cap) or not 0 <= cap < 1:
+            if not is_number(cap) or not 0 <= cap < 1:
                 raise TargetError(f"the cap of {name!r} must lie in [0, 1), the most to remove; it is {cap!r}")
-        if isinstance(self.protected, str) or not all(isinstance(name, str) for name in self.protected):
+        if not _are_names(self.protected):
             raise TargetError(f"protected must be a list of names of components and groups; it is {self.protected!r}")
         for name in ("minimum_width", "round_to"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if not is_whole(value, 1):
                 raise TargetError(f"{name} must be a whole number of channels, at least 1; it is {value!r}")
 
 
@@ -78,9 +77,9 @@ class Sparsity(Limits):
             if self.caps.get(name, 1) < rho:
                 raise TargetError(f"component {name!r} can't lose {rho:g} of its cost: its cap is {self.caps[name]:g}")
         for name, rho in _checked_mapping(self.interfaces, "interfaces").items():
-            if not _is_number(rho) or not 0 <= rho < 1:
+            if not is_number(rho) or not 0 <= rho < 1:
                 raise TargetError(f"the coefficient of interface {name!r} must lie in [0, 1); it is {rho!r}")
-        if not _is_number(self.tolerance) or not 0 <= self.tolerance < 1:
+        if not is_number(self.tolerance) or not 0 <= self.tolerance < 1:
             raise TargetError(f"the tolerance must lie in [0, 1); it is {self.tolerance!r}")
         if self.of == "latency" and (self.rho is None or self.components):
             raise TargetError("a target of latency is one of the whole model: Sparsity(0.5, of='latency')")
@@ -89,6 +88,11 @@ class Sparsity(Limits):
 @dataclass(frozen=True, kw_only=True)
 class Smallest(Limits):
     """The smallest model that satisfies every constraint, found by bisection over the sparsity.
+
+    Where candidates are measured with less than the result has, as by ``Search(refit_steps=0)`` or
+    ``Search(calibration=...)``, what they measure only ranks them. The best that a search finds at a sparsity is then
+    measured in full, refitted on the result's own calibration data with as many steps, and that decides whether more
+    may leave. With the default ``Search()`` all are measured in full.
 
     Attributes:
         resolution: the result's sparsity is at most this much below the largest one found to satisfy, in (0, 1).
@@ -116,10 +120,13 @@ def _checked_mapping(value: Mapping[str, float], name: str) -> Mapping[str, floa
     return value
 
 
-def _is_number(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+def _are_names(value: object) -> bool:
+    """Whether these are names that can be gone through again and again, as those of an iterator can't."""
+    if not isinstance(value, Collection) or isinstance(value, (str, Mapping)):
+        return False
+    return all(isinstance(name, str) for name in value)
 
 
 def _check_fraction(value: float, what: str) -> None:
-    if not _is_number(value) or not 0 < value < 1:
+    if not is_number(value) or not 0 < value < 1:
         raise TargetError(f"{what} must lie in (0, 1), the fraction to remove; it is {value!r}")

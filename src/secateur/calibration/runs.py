@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import tee
 from typing import Any, TypeAlias
 
@@ -19,13 +21,16 @@ from secateur.graph.randomness import same_randomness
 Run: TypeAlias = Callable[[nn.Module], Any]
 CalibrationData: TypeAlias = Iterable[Any] | Run
 
+_EMPTY = "the calibration data is empty; give at least one input"
+
 
 @dataclass(frozen=True)
 class Calibration:
     """Calibration data that can be run any number of times.
 
     Attributes:
-        source: a function that takes the model and exercises it, or inputs for ``model(...)``, one item per call.
+        source: a function that takes the model and exercises it; or an iterable of inputs for ``model(...)``, one item
+            per call, and of such functions, one per minibatch.
     """
 
     source: CalibrationData
@@ -47,12 +52,26 @@ class Calibration:
         """
         if callable(self.source):
             return (self.source,) * count
-        return tuple(_forward_calls(items) for items in tee(self.source, count))
+        return tuple(_one_after_the_other(items) for items in tee(self.source, count))
+
+    def minibatches(self) -> list[Run]:
+        """One run for every item of the data, or the function alone; a loader that shuffles is read once.
+
+        Raises:
+            CalibrationError: the data is empty.
+        """
+        if callable(self.source):
+            return [self.source]
+        runs = [_run_of(item) for item in self.source]
+        if not runs:
+            raise CalibrationError(_EMPTY)
+        return runs
 
 
 def as_calibration(data: CalibrationData) -> Calibration:
     """Calibration from an iterable of inputs like ``example_inputs``, or from a function that takes the model.
 
+    Such functions may stand in the iterable, too: each is one minibatch, as a model without ``forward`` needs them.
     A one-shot iterator, such as a generator, is read into a list first, because calibration runs several times.
 
     Raises:
@@ -70,16 +89,21 @@ def as_calibration(data: CalibrationData) -> Calibration:
     return Calibration(list(data) if isinstance(data, Iterator) else data)
 
 
-def _forward_calls(items: Iterator[Any]) -> Run:
+def _one_after_the_other(items: Iterator[Any]) -> Run:
     def run(model: nn.Module) -> None:
         count = 0
-        for inputs in items:
-            call_forward(model, inputs)
+        for item in items:
+            _run_of(item)(model)
             count += 1
         if count == 0:
-            raise CalibrationError("the calibration data is empty; give at least one input")
+            raise CalibrationError(_EMPTY)
 
     return run
+
+
+def _run_of(item: Any) -> Run:
+    """One item of the data as code: a function of the model, or inputs for ``model(...)``."""
+    return item if callable(item) else partial(call_forward, inputs=item)
 
 
 @contextmanager
@@ -105,3 +129,28 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Attributes, lists and mappings among them, and buffers as before afterwards, so that every run begins alike.
+
+    Inside, modules hold copies of their buffers: what a run writes into one can be part of a graph until it is used.
+    """
+    held = [(module, dict(vars(module))) for module in model.modules()]
+    values = (value for _, before in held for value in before.values())
+    containers = [(value, copy.copy(value)) for value in values if type(value) in (list, dict, set)]
+    copies: dict[int, torch.Tensor] = {}
+    for module, _ in held:
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+    try:
+        yield
+    finally:
+        for module, before in held:
+            vars(module).clear()
+            vars(module).update(before)
+        for container, before_it in containers:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(before_it)

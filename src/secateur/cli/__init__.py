@@ -13,9 +13,10 @@ import secateur
 from secateur.cli.demo import demo
 from secateur.cli.inspect import inspect
 from secateur.cli.prune import prune
-from secateur.cli.reproduce import reproduce
+from secateur.cli.reproduce import app as reproduce
 from secateur.cli.search import app as search
 from secateur.cli.status import BAD_INPUT, fail, one_line, status_of
+from secateur.cli.train import app as train
 from secateur.errors import SecateurError
 
 app = typer.Typer(
@@ -26,9 +27,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, inspect, prune, reproduce):
+for command in (demo, inspect, prune):
     app.command()(command)
+app.add_typer(reproduce, name="reproduce")
 app.add_typer(search, name="search")
+app.add_typer(train, name="train")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -31,6 +31,7 @@ class StrategyName(str, Enum):
     NORM = "norm"
     GRID = "grid"
     GRADIENT = "gradient"
+    GRADIENT_WEIGHTS = "gradient-weights"
     BLACK_BOX = "black-box"
     SENSITIVITY = "sensitivity"
 
@@ -95,6 +96,12 @@ def _gradient(given: Ingredients) -> Strategy:
     return GradientDescent(loss, batches, seed=given.seed)
 
 
+def _gradient_and_weights(given: Ingredients) -> Strategy:
+    what = f"--strategy {StrategyName.GRADIENT_WEIGHTS.value}"
+    loss, batches = given.need("loss", "--loss", what), given.need("batches", "--batches", what)
+    return GradientDescent(loss, batches, seed=given.seed, weights=True)
+
+
 def _with_loss(make: Callable[[Any, Any], Criterion], name: CriterionName) -> Callable[[Ingredients], Criterion]:
     what = f"--criterion {name.value}"
     return lambda given: make(given.need("loss", "--loss", what), given.need("batches", "--batches", what))
@@ -110,6 +117,7 @@ _STRATEGIES: Mapping[StrategyName, Callable[[Ingredients], Strategy]] = {
     StrategyName.NORM: lambda given: NormBased(),
     StrategyName.GRID: lambda given: GridSearch(**_evaluations(given, "max_evaluations")),
     StrategyName.GRADIENT: _gradient,
+    StrategyName.GRADIENT_WEIGHTS: _gradient_and_weights,
     StrategyName.BLACK_BOX: lambda given: BlackBox(seed=given.seed, batch=given.batch, **_evaluations(given)),
     StrategyName.SENSITIVITY: lambda given: Sensitivity(seed=given.seed, **_evaluations(given)),
 }

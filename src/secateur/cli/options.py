@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, TypeAlias
 
 import typer
@@ -18,8 +19,37 @@ InputShape: TypeAlias = Annotated[
 Run: TypeAlias = Annotated[
     str | None, typer.Option(metavar="MODULE:FUNCTION", help="Takes the model and exercises it; in place of inputs.")
 ]
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written at ``path``, before the hours of work that it is to hold the result of.
+
+    Nothing is left there: a nameless file is made and removed in the folder, or where the folder will be made.
+
+    Raises:
+        BadParameter: it can't.
+    """
+    try:
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; name a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def _writable(path: Path | None) -> Path | None:
+    if path is not None:
+        check_writable(path)
+    return path
+
+
 Json: TypeAlias = Annotated[
-    Path | None, typer.Option("--json", metavar="PATH", dir_okay=False, help="Write the result as JSON as well.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="PATH", dir_okay=False, callback=_writable, help="Write the result as JSON as well."
+    ),
 ]
 
 

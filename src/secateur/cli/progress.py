@@ -50,7 +50,8 @@ def search_bar() -> Iterator[Callable[[SearchProgress], None]]:
 
 
 def _state(search: SearchProgress) -> str:
-    parts = [f"best {_value(search.best)}" if search.best is not None else "none measured yet"]
+    none = f"{search.done} measured, none meets the target yet" if search.done else "none measured yet"
+    parts = [none if search.best is None else f"best {_value(search.best)}"]
     if search.failed:
         parts.append(f"{search.failed} failed")
     if search.seconds_left is not None:

@@ -17,10 +17,11 @@ from secateur.allocation import Search
 from secateur.api import PruningResult
 from secateur.cli.choices import CriterionName, StrategyName
 from secateur.cli.job import Job
-from secateur.cli.options import Factory, InputShape, Json, Run, write_json
+from secateur.cli.options import Factory, InputShape, Json, Run, check_writable, write_json
 from secateur.cli.progress import search_bar
 from secateur.cli.results import as_data, show
 from secateur.errors import StorageError
+from secateur.io.layout import PLAN, TENSORS
 from secateur.recovery.refit import STEPS
 
 
@@ -81,7 +82,11 @@ def prune(
         int, typer.Option(min=1, help="Channels that every group keeps.", rich_help_panel=_WHAT)
     ] = 1,
     strategy: Annotated[
-        StrategyName, typer.Option(help="How the coefficients are found.", rich_help_panel=_HOW)
+        StrategyName,
+        typer.Option(
+            help="How the coefficients are found; gradient-weights trains the weights along, once over --batches.",
+            rich_help_panel=_HOW,
+        ),
     ] = StrategyName.UNIFORM,
     maximize: Annotated[str | None, typer.Option(metavar="METRIC", help="To keep high.", rich_help_panel=_HOW)] = None,
     minimize: Annotated[str | None, typer.Option(metavar="METRIC", help="To keep low.", rich_help_panel=_HOW)] = None,
@@ -170,6 +175,7 @@ def prune(
       secateur prune my_package.models:make --input-shape 1,784 --target 0.7
       secateur prune models:make --calibration inputs --maximize psnr --strategy black-box --evaluations 80
       secateur prune models:make --calibration inputs --target smallest --constraint 'psnr>=21' --strategy sensitivity
+      secateur prune models:make --target 0.85 --strategy gradient-weights --loss loss --batches training_batches
       secateur prune agent:make --run agent:rollout --component encoder=0.5 --component dynamics=0.8 --whole reward
       secateur prune agent:make --target 0.4 --of latency --minimize loss --constraint 'drift<=0.1' --json result.json
     """
@@ -205,6 +211,7 @@ def prune(
         beside = str(out / "search.db")
         search = replace(search, storage=storage or beside, study=study or _study(job), job=job.as_data())
     with _made(out):
+        _check_destinations(out)
         _save(search_for(job, search), job, out, json_path, search)
 
 
@@ -223,6 +230,22 @@ def _made(out: Path) -> Iterator[None]:
             for folder in missing:
                 folder.rmdir()
         raise
+
+
+def _check_destinations(out: Path) -> None:
+    """Check that what will be written can be, before anything is searched.
+
+    Raises:
+        BadParameter: something is in the way.
+    """
+    model = out / "model"
+    if model.exists() and not model.is_dir():
+        raise typer.BadParameter(f"--out: {model} is a file, where the folder of the smaller model goes")
+    others = sorted(item.name for item in model.iterdir() if item.name not in (TENSORS, PLAN)) if model.exists() else []
+    if others:
+        raise typer.BadParameter(f"--out: {model} holds other files ({others[0]}, ...); choose another folder")
+    for file in (model / PLAN, out / "result.json"):
+        check_writable(file)
 
 
 def search_for(job: Job, search: Search) -> PruningResult:

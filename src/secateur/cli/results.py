@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
+from secateur.allocation import Evaluation
 from secateur.api import PruningResult
 from secateur.cli.job import Job
 from secateur.cli.metrics import constraints
@@ -24,11 +26,15 @@ def show(result: PruningResult, job: Job) -> None:
         tables.append(_constraints(result, job))
     print(to_text(tables))
     print(f"\nremoved: {result.allocation.sparsity:.2%} of the {_COSTS[job.of]}")
-    history = result.allocation.history
     if job.is_measured:
-        failed = sum(e.error is not None for e in history)
-        print(f"candidates: {len(history)} measured{f', {failed} failed' if failed else ''}")
+        print(f"candidates: {_counts(result.allocation.history)}")
     print(f"proof: {result.report}")
+
+
+def _counts(history: Sequence[Evaluation]) -> str:
+    """How many were measured, and how many of these in full, or in vain, where there are such."""
+    counts = {"in full": sum(e.full for e in history), "failed": sum(e.error is not None for e in history)}
+    return ", ".join([f"{len(history)} measured", *(f"{count} {what}" for what, count in counts.items() if count)])
 
 
 def as_data(result: PruningResult, job: Job) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from secateur.errors import ObjectiveError
 from secateur.extras import needs
+from secateur.metrics.checks import is_whole
 from secateur.metrics.examples import Examples
 
 
@@ -32,11 +33,15 @@ class Accuracy(Examples):
         super().__post_init__()
         if self.targets is None or self.targets.is_floating_point():
             raise ObjectiveError("accuracy needs targets: the classes as a tensor of integers")
-        if type(self.top_k) is not int or self.top_k < 1:
+        if not is_whole(self.top_k, 1):
             raise ObjectiveError(f"accuracy needs a top_k of at least 1, not {self.top_k!r}")
 
     def __call__(self, model: nn.Module) -> float:
-        """The model's accuracy, in [0, 1]."""
+        """The model's accuracy, in [0, 1].
+
+        Raises:
+            ObjectiveError: the outputs have another shape, or fewer classes than ``top_k``.
+        """
         with needs("torchmetrics", extra="metrics"):
             from torchmetrics.classification import MulticlassAccuracy
         accuracies: list[MulticlassAccuracy] = []  # one, once the first outputs tell the number of classes
@@ -44,8 +49,13 @@ class Accuracy(Examples):
         def update(outputs: Tensor, targets: Tensor) -> None:
             if outputs.ndim < 2:
                 raise ObjectiveError(f"accuracy needs outputs of shape (batch, classes), not {tuple(outputs.shape)}")
+            classes, least = outputs.shape[1], max(2, self.top_k)
+            if classes < least:
+                raise ObjectiveError(
+                    f"accuracy with top_k={self.top_k} needs outputs of at least {least} classes, not {classes}"
+                )
             if not accuracies:
-                made = MulticlassAccuracy(outputs.shape[1], top_k=self.top_k, average="micro")
+                made = MulticlassAccuracy(classes, top_k=self.top_k, average="micro")
                 accuracies.append(made.to(outputs.device))
             accuracies[0].update(outputs, targets)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from secateur.calibration import evaluating
 from secateur.errors import ObjectiveError
+from secateur.metrics.checks import is_whole
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 
@@ -50,7 +51,7 @@ class Examples:
                 raise ObjectiveError(f"{self.name} needs {what} as a tensor with a row per example, not {_kind(value)}")
         if len(self._targets) != len(self.inputs):
             raise ObjectiveError(f"{self.name} got {len(self.inputs)} inputs but {len(self._targets)} targets")
-        if type(self.batch_size) is not int or self.batch_size < 1:
+        if not is_whole(self.batch_size, 1):
             raise ObjectiveError(f"{self.name} needs a batch_size of at least 1, not {self.batch_size!r}")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.errors import ObjectiveError
 from secateur.extras import needs
+from secateur.metrics.checks import is_positive, is_whole
 from secateur.metrics.examples import Examples
 
 
@@ -19,7 +21,10 @@ class Psnr(Examples):
     The mean squared error is that of all values of all examples, whatever the batches.
 
     Attributes:
-        peak: the distance between the smallest and the largest possible value.
+        peak: the distance between the smallest and the largest possible value, above 0.
+
+    Raises:
+        ObjectiveError: as of :class:`Examples`, or the peak isn't above 0.
     """
 
     _: KW_ONLY
@@ -27,6 +32,10 @@ class Psnr(Examples):
 
     name: ClassVar[str] = "PSNR"
     unit: ClassVar[str] = "dB"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_peak(self.name, self.peak)
 
     def __call__(self, model: nn.Module) -> float:
         """The model's PSNR in dB."""
@@ -46,7 +55,10 @@ class Ssim(Examples):
     Attributes:
         shape: (height, width) or (channels, height, width) of an image, where examples are flattened images; not
             needed where they have shape (examples, channels, height, width).
-        peak: the distance between the smallest and the largest possible value.
+        peak: the distance between the smallest and the largest possible value, above 0.
+
+    Raises:
+        ObjectiveError: as of :class:`Examples`; the peak isn't above 0, or the shape isn't that of an image.
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity" (IEEE TIP 2004).
     """
@@ -56,6 +68,14 @@ class Ssim(Examples):
     peak: float = 1.0
 
     name: ClassVar[str] = "SSIM"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_peak(self.name, self.peak)
+        if self.shape is not None and not _is_image_shape(self.shape):
+            raise ObjectiveError(
+                f"SSIM needs a shape of (height, width) or (channels, height, width), not {self.shape!r}"
+            )
 
     def __call__(self, model: nn.Module) -> float:
         """The model's mean SSIM."""
@@ -83,3 +103,12 @@ class Ssim(Examples):
                 "give shape=(height, width) for flattened ones"
             )
         return values
+
+
+def _check_peak(name: str, peak: object) -> None:
+    if not is_positive(peak):
+        raise ObjectiveError(f"{name} needs a peak above 0, the range of the values, not {peak!r}")
+
+
+def _is_image_shape(shape: object) -> bool:
+    return isinstance(shape, Sequence) and len(shape) in (2, 3) and all(is_whole(size, 1) for size in shape)

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from secateur.calibration import evaluating
+from secateur.errors import ObjectiveError
 from secateur.graph.entry_point import EntryPoint, as_entry_point
 from secateur.latency import measure_latency
+from secateur.metrics.checks import is_number, is_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Latency:
 
     Raises:
         TraceError: both or neither of ``example_inputs`` and ``run`` are given.
+        ObjectiveError: ``threads`` or ``repeats`` is below 1, or ``shortest`` below 0.
     """
 
     example_inputs: Any = None
@@ -41,6 +44,12 @@ class Latency:
 
     def __post_init__(self) -> None:
         as_entry_point(self.example_inputs, self.run)
+        for what in ("threads", "repeats"):
+            if not is_whole(getattr(self, what), 1):
+                given = getattr(self, what)
+                raise ObjectiveError(f"latency needs {what} to be a whole number, at least 1, not {given!r}")
+        if not is_number(self.shortest) or self.shortest < 0:
+            raise ObjectiveError(f"latency needs shortest to be seconds, at least 0, not {self.shortest!r}")
 
     def __call__(self, model: nn.Module) -> float:
         """The model's latency in seconds."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from secateur.calibration import Calibration, CalibrationData, as_calibration, evaluating
+from secateur.calibration import CalibrationData, as_calibration, evaluating
 from secateur.calibration.layouts import as_float64
 from secateur.calibration.runs import Run, failures_named
 from secateur.errors import ObjectiveError
@@ -42,10 +42,9 @@ class DenseError:
     calibration: CalibrationData
 
     name: ClassVar[str] = "error against the dense model"
-    _data: Calibration = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_data", as_calibration(self.calibration))
+        object.__setattr__(self, "calibration", as_calibration(self.calibration).source)
 
     def __call__(self, model: nn.Module) -> float:
         """The model's relative squared error.
@@ -69,7 +68,7 @@ class DenseError:
 
     def _runs(self) -> Iterator[Run]:
         """One run of a model for every item of the data."""
-        source = self._data.source
+        source = self.calibration
         if callable(source):
             yield source
             return

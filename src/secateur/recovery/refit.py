@@ -42,9 +42,10 @@ from secateur.calibration import (
     survey_reached,
     warn_few_rows,
 )
-from secateur.errors import CalibrationError, PlanError, SecateurWarning
+from secateur.errors import CalibrationError, SecateurWarning
 from secateur.graph.groups import Consumer
-from secateur.plan import PruningPlan, named_tensors
+from secateur.plan import PruningPlan
+from secateur.recovery.both_models import check_pruned
 from secateur.recovery.fit import Fit, Past, RefittedConsumer
 
 STEPS = 10
@@ -191,7 +192,7 @@ def refit_consumers(
         raise CalibrationError(f"passes must be at least 1, not {passes!r}")
     if not steps >= 0:
         raise CalibrationError(f"steps must be at least 0, not {steps!r}")
-    _check_models(small, model, plan)
+    check_pruned(small, model, plan, "refit")
     reference = calibration if isinstance(calibration, Reference) else _running(model, plan, calibration)
     found = reference.survey.of(plan.consumers)
     stages = _shared(found.stages(), passes) if found.readers else []
@@ -219,18 +220,6 @@ def _shared(stages: Sequence[Sequence[Reader]], passes: int) -> list[tuple[Reade
     """Stages, with neighbours put together so that there are at most ``passes``."""
     parts = np.array_split(np.arange(len(stages)), min(passes, len(stages)))
     return [tuple(reader for index in part for reader in stages[index]) for part in parts]
-
-
-def _check_models(small: nn.Module, model: nn.Module, plan: PruningPlan) -> None:
-    if small is model:
-        raise PlanError("refit needs the dense model beside the smaller one; apply the plan without inplace=True")
-    plan.check_fits(model)
-    tensors = named_tensors(small)
-    for name in plan.shapes:
-        got = tuple(tensors[name].shape) if name in tensors else "missing"
-        if got != plan.kept_shape(name):
-            expected = plan.kept_shape(name)
-            raise PlanError(f"the smaller model wasn't made with this plan: {name} should be {expected}, but is {got}")
 
 
 def _fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -76,7 +77,7 @@ def image_rows(rows: Sequence[tuple[str, Images]], *, title: str = "", dpi: int 
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_axis_off()
     figure.text(0.1 / width, 1 - 0.2 / height, title, ha="left", va="center", fontsize=11)
-    return _png(figure)
+    return as_png(figure)
 
 
 def curves(
@@ -107,17 +108,16 @@ def curves(
         raise ValueError("a chart needs at least one curve")
     figure, axes = _chart(title, x, y, dpi)
     for position, line in enumerate(lines):
-        colour, marker = _COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)]
-        style = _STYLES[position // len(_COLOURS) % len(_STYLES)]
-        axes.plot(line.x, line.y, style, color=colour, marker=marker, markersize=4, linewidth=1.4, label=line.label)
+        look = look_of(position)
+        axes.plot(line.x, line.y, label=line.label, **look)
         if line.low:
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.15, linewidth=0)
     for label, height in (levels or {}).items():
         axes.axhline(height, color="0.3", linewidth=0.8, linestyle="-.", label=label)
     if percent:
         axes.xaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
     _legend(axes)
-    return _png(figure)
+    return as_png(figure)
 
 
 def bars(
@@ -158,7 +158,47 @@ def bars(
     if logarithmic:
         axes.set_yscale("log")
     _legend(axes)
-    return _png(figure)
+    return as_png(figure)
+
+
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    *,
+    value: str,
+    title: str = "",
+    dpi: int = 150,
+) -> bytes:
+    """A PNG with a table of fractions, each a coloured field with its number.
+
+    Args:
+        rows: their names.
+        columns: their names.
+        values: in [0, 1], shape (rows, columns).
+        value: what the numbers are called.
+        title: written above.
+        dpi: dots per inch.
+
+    Raises:
+        ValueError: there are no values, or their shape is another.
+    """
+    table = np.array(values, dtype=np.float64)
+    if table.size == 0 or table.shape != (len(rows), len(columns)):
+        raise ValueError(f"a heat map of {len(rows)} rows and {len(columns)} columns needs as many values")
+    figure = Figure(figsize=(0.62 * len(columns) + 3.4, 0.36 * len(rows) + 1.6), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    picture = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), number in np.ndenumerate(table):
+        colour = "white" if number > 0.6 else "black"
+        axes.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(np.arange(len(columns)), columns, rotation=35, ha="right", fontsize=8)
+    axes.set_yticks(np.arange(len(rows)), rows, fontsize=8)
+    axes.tick_params(length=0)
+    figure.colorbar(picture, label=value)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return as_png(figure)
 
 
 def _chart(title: str, x: str, y: str, dpi: int) -> tuple[Figure, Axes]:
@@ -177,7 +217,20 @@ def _legend(axes: Axes) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
 
 
-def _png(figure: Figure) -> bytes:
+def look_of(position: int) -> dict[str, Any]:
+    """Colour, marker and style of the line at this position of a legend, as matplotlib's ``plot`` takes them."""
+    again, place = divmod(position, len(_COLOURS))
+    return {
+        "color": _COLOURS[place],
+        "marker": _MARKERS[(place + 3 * again) % len(_MARKERS)],
+        "linestyle": _STYLES[again % len(_STYLES)],
+        "markersize": 4,
+        "linewidth": 1.4,
+    }
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure's file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

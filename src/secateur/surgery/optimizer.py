@@ -105,5 +105,6 @@ def _kept_value(value: Any, parameter: torch.Tensor, axes: Mapping[int, IntArray
 
 def _no_slice(what: str, why: str) -> PlanError:
     return PlanError(
-        f"the optimizer's state can't lose channels: {what} {why}; go on without this optimizer and make a new one afterwards"
+        f"the optimizer's state can't lose channels: {what} {why}; go on without this optimizer and make a new one "
+        "afterwards"
     )

@@ -29,7 +29,7 @@ from secateur.allocation import (
 )
 from secateur.experiments.autoencoder import BATCH
 from secateur.experiments.reproduce.settings import Split
-from secateur.experiments.reproduce.torch_pruning import RowNorms, mask_rows, random_rows, smallest_rows
+from secateur.experiments.torch_masks import RowNorms, mask_rows, random_rows, smallest_rows
 from secateur.importance import Activation, Criterion, Magnitude, Reconstruction
 from secateur.metrics import Psnr
 

@@ -1,16 +1,10 @@
-"""Results of single runs, and the folder that keeps them so that a run that is asked for again isn't made again."""
+"""Results of single runs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from secateur.errors import StorageError
-from secateur.report.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -57,40 +51,11 @@ class Record:
         del data["drawn"]
         return data
 
-
-@dataclass(frozen=True)
-class Cache:
-    """A folder of records, one file for each combination of settings; others are never taken for it.
-
-    Attributes:
-        folder: made with the first record.
-    """
-
-    folder: Path
-
-    def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Record]) -> Record:
-        """The record of a run with these settings: read if it is there, made and written if not.
-
-        Args:
-            name: what the file's name begins with.
-            settings: all that the result depends on, as JSON can hold it.
-            make: runs.
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Record:
+        """The record whose fields these are.
 
         Raises:
-            StorageError: a file can't be read or written.
+            TypeError: there are others, or some are missing.
         """
-        text = json.dumps(settings, sort_keys=True)
-        file = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
-        if file.exists():
-            return _read(file)
-        record = make()
-        data = {"settings": settings, "record": asdict(record)}
-        write_whole(file, (json.dumps(data, indent=1) + "\n").encode())
-        return record
-
-
-def _read(file: Path) -> Record:
-    try:
-        return Record(**json.loads(file.read_text(encoding="utf-8"))["record"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{file} can't be read: {error}; delete it to run again") from error
+        return cls(**data)

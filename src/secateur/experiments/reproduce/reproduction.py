@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,10 @@ from secateur.allocation import Progress
 from secateur.experiments.images import Images
 from secateur.experiments.reproduce.checkpoints import trained
 from secateur.experiments.reproduce.methods import FINE_TUNED, FINISHES, SMALLEST
-from secateur.experiments.reproduce.records import Cache, Record
+from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.runs import Dense, drawn, run
 from secateur.experiments.reproduce.settings import Settings, Split
-
-OnStep = Callable[[str, int, int], object]
-"""Called with what is being done, how much of it is done, and out of how much."""
+from secateur.experiments.run_cache import OnStep, RunCache
 
 _RESOLUTION = 0.01
 """How near to the largest sparsity that keeps the PSNR after training the bisection goes."""
@@ -147,7 +145,7 @@ class _Experiment:
 
     def __init__(self, split: Split, settings: Settings, out: Path, on_step: OnStep) -> None:
         self.split, self.settings, self.out, self.on_step = split, settings, out, on_step
-        self._cache = Cache(out / "runs")
+        self._cache = RunCache(out / "runs", Record.from_data)
         self._dense: dict[int, Dense] = {}
         self._done, self._total = 0, settings.seeds * len(list(runs(settings)))
 

@@ -4,44 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-from rich.table import Table as RichTable
 
 from secateur.experiments.reproduce.methods import FINISHES, METHODS
 from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.reproduction import Reproduction
-from secateur.graph.describe import plain_table
+from secateur.report.tables import Table
 
 ARMS = {False: "without refit", True: "with refit"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        title: what it shows.
-        columns: their names; the first is that of the rows.
-        rows: cells, shape (rows, columns).
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def as_rich(self) -> RichTable:
-        """For the terminal."""
-        table = plain_table(self.title, *self.columns, numeric=self.columns[1:])
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def as_markdown(self) -> str:
-        """For a page."""
-        rule = ["---", *("---:" for _ in self.columns[1:])]
-        lines = [f"| {' | '.join(cells)} |" for cells in (self.columns, rule, *self.rows)]
-        return "\n".join([f"### {self.title}", "", *lines, ""])
 
 
 def all_tables(found: Reproduction) -> list[Table]:

@@ -1,4 +1,4 @@
-"""``secateur reproduce``: the papers' tables and figures."""
+"""``secateur reproduce mnist-autoencoder``: the papers' first experiment."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ import typer
 
 from secateur.cli.options import Json, write_json
 from secateur.cli.progress import steps
+from secateur.cli.reproduce.output import check_fractions, check_methods, write_and_show
 from secateur.extras import needs
-from secateur.graph.describe import to_text
-from secateur.report.files import write_whole
 
 if TYPE_CHECKING:
     from secateur.experiments.images import Images
     from secateur.experiments.reproduce.reproduction import Reproduction
     from secateur.experiments.reproduce.settings import Settings
-
-
-class Experiment(str, Enum):
-    """What can be reproduced."""
-
-    MNIST_AUTOENCODER = "mnist-autoencoder"
 
 
 class Latent(str, Enum):
@@ -36,8 +29,7 @@ class Latent(str, Enum):
     LINEAR = "linear"
 
 
-def reproduce(
-    experiment: Annotated[Experiment, typer.Argument(metavar="EXPERIMENT", help="mnist-autoencoder.")],
+def mnist_autoencoder(
     data: Annotated[
         Path | None,
         typer.Option(
@@ -80,9 +72,7 @@ def reproduce(
       secateur reproduce mnist-autoencoder --data mnist --seeds 3
       secateur reproduce mnist-autoencoder --data mnist --seeds 1 --sparsity 0.2 --method gradient --method grid
     """
-    for rho in sparsity or ():
-        if not 0 < rho < 1:
-            raise typer.BadParameter(f"--sparsity must lie between 0 and 1; it is {rho}")
+    check_fractions("--sparsity", sparsity)
     torch.set_num_threads(threads)
     settings = _settings(
         method,
@@ -103,10 +93,7 @@ def _settings(methods: list[str] | None, sparsities: list[float] | None, **other
     with _extras():
         from secateur.experiments.reproduce.methods import METHODS
         from secateur.experiments.reproduce.settings import SPARSITIES, Settings
-    for name in methods or ():
-        if name not in METHODS:
-            raise typer.BadParameter(f"--method {name!r} is none of {', '.join(METHODS)}")
-    chosen = tuple(name for name in METHODS if methods is None or name in methods)
+    chosen = check_methods(METHODS, methods)
     return Settings(methods=chosen, sparsities=tuple(sorted(set(sparsities or SPARSITIES))), **others)
 
 
@@ -138,11 +125,4 @@ def _write_and_show(found: Reproduction, out: Path) -> None:
         from secateur.experiments.reproduce.pictures import all_pictures
     from secateur.experiments.reproduce.tables import all_tables, main_tables
 
-    for name, png in all_pictures(found):
-        write_whole(out / name, png)
-    page = "\n".join([f"# {found.title}", "", *(table.as_markdown() for table in all_tables(found))])
-    write_whole(out / "results.md", page.encode())
-    write_json(out / "results.json", found.as_data())
-    print(f"{found.title}\n")
-    print(to_text([table.as_rich() for table in main_tables(found)]))
-    print(f"\nall tables: {out / 'results.md'}\nall results: {out / 'results.json'}\nfigures: {out}/*.png")
+    write_and_show(found, out, tables=all_tables(found), shown=main_tables(found), pictures=all_pictures(found))

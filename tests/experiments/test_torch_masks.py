@@ -7,7 +7,7 @@ from torch import nn
 
 import secateur
 from secateur.experiments.autoencoder import Autoencoder
-from secateur.experiments.reproduce.torch_pruning import RowNorms, mask_rows, random_rows, smallest_rows
+from secateur.experiments.torch_masks import RowNorms, mask_fraction, mask_rows, random_rows, smallest_rows
 
 LAYERS = ("encoder.0", "encoder.2", "encoder.4", "decoder.0", "decoder.2")
 
@@ -76,3 +76,21 @@ def test_row_norms_are_those_of_the_producing_weights(dense: Autoencoder, graph:
     assert list(scores) == list(LAYERS)
     expected = weight(dense, "encoder.4").double().square().sum(dim=1).sqrt()
     assert np.allclose(scores["encoder.4"], expected)
+
+
+def test_groups_that_are_left_out_stay_whole(dense: Autoencoder, graph: secateur.DependencyGraph) -> None:
+    internal = [group for group in graph.groups if not group.is_interface]
+    masked = mask_rows(dense, graph, 0.5, smallest_rows, groups=internal)
+    small = secateur.apply(dense, masked.plan)
+    parameters = [sum(p.numel() for p in model.parameters()) for model in (dense, small)]
+    assert 1 - parameters[1] / parameters[0] == pytest.approx(0.5, abs=0.02)
+    (latent,) = graph.interfaces
+    assert len(masked.plan.groups[latent.name]) == latent.size
+    assert torch.equal(weight(masked.model, latent.name), weight(dense, latent.name))
+
+
+def test_a_fraction_of_the_rows_of_every_layer(dense: Autoencoder, graph: secateur.DependencyGraph) -> None:
+    masked = mask_fraction(dense, graph, 0.25, smallest_rows)
+    assert {name: len(kept) for name, kept in masked.plan.groups.items()} == {
+        group.name: group.size - round(0.25 * group.size) for group in graph.groups
+    }

@@ -1,13 +1,13 @@
-"""PyTorch's own structured pruning, ``torch.nn.utils.prune``, of every layer between images and reconstructions.
+"""PyTorch's own structured pruning, ``torch.nn.utils.prune``, of the layers that make channel groups.
 
 It zeroes rows of weights and removes nothing: biases, and what later layers make of them, stay. So that it can be
-compared at equal size, the common amount is chosen such that removing the zeroed rows would give the asked sparsity.
+compared at equal size, the common amount can be chosen such that removing the zeroed rows would give a sparsity.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import secateur
+from secateur.graph import Group
 from secateur.importance import Scores
 
 _AMOUNTS = np.linspace(0, 0.999, 1_000)
@@ -47,20 +48,46 @@ def smallest_rows(layer: nn.Module, amount: float) -> None:
 
 
 def mask_rows(
-    dense: nn.Module, graph: secateur.DependencyGraph, rho: float, prune: Callable[[nn.Module, float], None]
+    dense: nn.Module,
+    graph: secateur.DependencyGraph,
+    rho: float,
+    prune: Callable[[nn.Module, float], None],
+    *,
+    groups: Sequence[Group] | None = None,
 ) -> Masked:
-    """Zero the same fraction of rows in every layer that makes a channel group.
+    """Zero the same fraction of rows in every layer that makes a channel group, as many as a sparsity needs.
 
     Args:
         dense: the trained model; untouched. Every group's name is that of the Linear layer that makes its channels.
         graph: of that model.
         rho: sparsity that removing the zeroed rows gives, as nearly as an amount for all layers can.
         prune: zeroes a fraction of a layer's rows.
+        groups: those whose layers lose rows; all if not given.
     """
-    amount = _amount(graph, rho)
+    chosen = graph.groups if groups is None else groups
+    return mask_fraction(dense, graph, _amount(graph, rho, chosen), prune, groups=chosen)
+
+
+def mask_fraction(
+    dense: nn.Module,
+    graph: secateur.DependencyGraph,
+    amount: float,
+    prune: Callable[[nn.Module, float], None],
+    *,
+    groups: Sequence[Group] | None = None,
+) -> Masked:
+    """Zero a fraction of the rows in every layer that makes a channel group.
+
+    Args:
+        dense: as in :func:`mask_rows`.
+        graph: as in :func:`mask_rows`.
+        amount: the fraction, in [0, 1).
+        prune: as in :func:`mask_rows`.
+        groups: as in :func:`mask_rows`.
+    """
     model = copy.deepcopy(dense)
-    stays = {}
-    for group in graph.groups:
+    stays = {group.name: np.ones(group.size) for group in graph.groups}
+    for group in graph.groups if groups is None else groups:
         layer = model.get_submodule(group.name)
         prune(layer, amount)
         stays[group.name] = layer.weight_mask[:, 0].to(torch.float64).numpy()  # type: ignore[index]
@@ -69,11 +96,13 @@ def mask_rows(
     return Masked(model, secateur.plan(graph, stays, coefficients), amount)
 
 
-def _amount(graph: secateur.DependencyGraph, rho: float) -> float:
+def _amount(graph: secateur.DependencyGraph, rho: float, groups: Sequence[Group]) -> float:
     sizes = np.array([group.size for group in graph.groups])
+    names = {group.name for group in groups}
+    shrinks = np.array([group.name in names for group in graph.groups])
     # PyTorch rounds the number of rows to zero as Python's round does, and numpy's.
-    kept = np.maximum(sizes - np.rint(_AMOUNTS[:, None] * sizes).astype(np.int64), 1)
-    sparsities = 1 - graph.cost_model.parameters(kept) / graph.cost().parameters
+    zeroed = np.rint(_AMOUNTS[:, None] * sizes).astype(np.int64) * shrinks
+    sparsities = 1 - graph.cost_model.parameters(np.maximum(sizes - zeroed, 1)) / graph.cost().parameters
     return float(_AMOUNTS[np.abs(sparsities - rho).argmin()])
 
 

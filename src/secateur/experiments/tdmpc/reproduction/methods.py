@@ -1,0 +1,205 @@
+"""The methods that are compared: PyTorch's masks, Torch-Pruning, and the library's strategies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Protocol
+
+from torch import nn
+
+import secateur
+from secateur.allocation import (
+    BlackBox,
+    GradientDescent,
+    NormBased,
+    Progress,
+    Search,
+    Sensitivity,
+    Sparsity,
+    Strategy,
+    Uniform,
+)
+from secateur.experiments.tdmpc.agent_graph import Which
+from secateur.experiments.tdmpc.episodes import Return
+from secateur.experiments.tdmpc.pruning import prune_agent
+from secateur.experiments.tdmpc.reproduction.settings import CHOICE_SEEDS, Settings
+from secateur.experiments.tdmpc.reproduction.subject import Subject
+from secateur.experiments.tdmpc.reproduction.whole_model import WholeModel
+from secateur.experiments.torch_masks import RowNorms, mask_rows, smallest_rows
+from secateur.importance import Criterion
+
+_LATENT = 0.6
+"""What the latent state loses where that is set by hand."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """What a method is asked to do.
+
+    Attributes:
+        subject: the dense agent.
+        settings: of the reproduction.
+        target: fraction of the parameters to remove.
+        refit: whether to refit, candidates as well as the result.
+        on_progress: told of a search's progress.
+    """
+
+    subject: Subject
+    settings: Settings
+    target: float
+    refit: bool
+    on_progress: Callable[[Progress], object] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pruned:
+    """What a method made.
+
+    Attributes:
+        model: refitted, if that was asked.
+        plan: what was kept.
+        evaluations: candidates that were measured.
+        seconds: wall-clock time by phase.
+    """
+
+    model: nn.Module
+    plan: secateur.PruningPlan
+    evaluations: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """One way to prune an agent."""
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call it."""
+        ...
+
+    @property
+    def missing(self) -> str:
+        """The package that it needs and that isn't installed; empty if there is none."""
+        ...
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether its results are distilled, too."""
+        ...
+
+    def run(self, job: Job) -> Pruned:
+        """Prune."""
+        ...
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A strategy of the library.
+
+    Attributes:
+        label: what tables and figures call it.
+        strategy: makes it.
+        which: what may shrink.
+        latent: fraction of the latent state's channels to remove; what the strategy finds if not given.
+        criterion: ranks channels where there is no refit; the norm of all their weights if not given. With refit it is
+            what their loss costs after it.
+        is_judged: the last candidates are compared by their return, where there is a refit.
+    """
+
+    label: str
+    strategy: Callable[[Settings], Strategy]
+    which: Which = "both"
+    latent: float | None = None
+    criterion: Callable[[], Criterion] | None = None
+    is_judged: bool = False
+    missing: str = ""
+    is_distilled: bool = True
+
+    def run(self, job: Job) -> Pruned:
+        """Score, search, cut, prove, repair and choose."""
+        subject, settings = job.subject, job.settings
+        final = Return(config=subject.agent.config, seeds=CHOICE_SEEDS, make=subject.setting.make)
+        result = prune_agent(
+            subject.model,
+            self._target(job),
+            visits=subject.visits,
+            strategy=self.strategy(settings),
+            which=self.which,
+            refit=job.refit,
+            criterion=None if job.refit or self.criterion is None else self.criterion(),
+            final=final if job.refit and self.is_judged else None,
+            finalists=settings.finalists,
+            search=Search(on_progress=job.on_progress, refit_steps=0),
+            graph=subject.graph,
+        )
+        measured = sum(e.objective is not None or e.error is not None for e in result.allocation.history)
+        return Pruned(model=result.model, plan=result.plan, evaluations=measured, seconds=result.seconds)
+
+    def _target(self, job: Job) -> Sparsity:
+        interfaces = {} if self.latent is None else {job.subject.latent.name: self.latent}
+        return Sparsity(job.target, interfaces=interfaces)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another library's choice of channels.
+
+    Attributes:
+        label: what tables and figures call it.
+        choose: a plan, and the model as that library leaves it if it doesn't remove what it prunes.
+        needs: the package that it needs.
+    """
+
+    label: str
+    choose: Callable[[Job], tuple[secateur.PruningPlan, nn.Module | None]]
+    needs: str = ""
+    is_distilled: bool = False
+
+    @property
+    def missing(self) -> str:
+        """The package, if it isn't installed."""
+        return self.needs if self.needs and find_spec(self.needs) is None else ""
+
+    def run(self, job: Job) -> Pruned:
+        """Choose; remove what was chosen and refit, if that is asked."""
+        subject = job.subject
+        started = time.perf_counter()
+        plan, model = self.choose(job)
+        chosen = time.perf_counter()
+        if model is None or job.refit:
+            model = secateur.apply(subject.model, plan)
+        cut = time.perf_counter()
+        if job.refit:
+            secateur.refit(model, subject.model, plan, subject.visits.run)
+        seconds = {"allocate": chosen - started, "surgery": cut - chosen, "refit": time.perf_counter() - cut}
+        return Pruned(model=model, plan=plan, seconds=seconds)
+
+
+def _masked(job: Job) -> tuple[secateur.PruningPlan, nn.Module]:
+    subject = job.subject
+    masked = mask_rows(subject.model, subject.graph, job.target, smallest_rows, groups=subject.hidden)
+    return masked.plan, masked.model
+
+
+def _whole_model(is_global: bool) -> Callable[[Job], tuple[secateur.PruningPlan, None]]:
+    def choose(job: Job) -> tuple[secateur.PruningPlan, None]:
+        subject = job.subject
+        return WholeModel(subject.model, subject.graph, subject.visits, is_global).prune(job.target), None
+
+    return choose
+
+
+METHODS: Mapping[str, Method] = {
+    "ln-structured": Peer("PyTorch, ln_structured", _masked),
+    "torch-pruning": Peer("Torch-Pruning", _whole_model(False), needs="torch_pruning"),
+    "torch-pruning-global": Peer("Torch-Pruning, global", _whole_model(True), needs="torch_pruning"),
+    "uniform": Searched("Uniform, latent kept", lambda _: Uniform(), which="internal", criterion=RowNorms),
+    "uniform-latent": Searched(f"Uniform, latent {_LATENT:.0%}", lambda _: Uniform(), latent=_LATENT),
+    "norm": Searched("NormBased", lambda _: NormBased()),
+    "sensitivity": Searched("Sensitivity", lambda s: Sensitivity(evaluations=s.evaluations), is_judged=True),
+    "gradient": Searched("GradientDescent", lambda _: GradientDescent(), is_judged=True),
+    "tpe": Searched("BlackBox, TPE", lambda s: BlackBox(evaluations=s.evaluations), is_judged=True),
+}
+"""By name, in the order of the tables."""

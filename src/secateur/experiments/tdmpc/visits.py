@@ -1,0 +1,176 @@
+"""Calibration data of a controller: states that its planner visits, and sequences of actions it considers there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from secateur.calibration.runs import Run
+from secateur.errors import CalibrationError, StorageError
+from secateur.experiments.tdmpc.planner import WorldModel
+from secateur.experiments.tdmpc.rollout import Rollout, rollout
+from secateur.report.files import write_whole
+
+_FORMAT = "secateur-visits-1"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Visits:
+    """States that a planner visited, each with a sequence of actions that it considered there, in random order.
+
+    Attributes:
+        task: the task on which they were recorded.
+        observations: shape (B, observations).
+        actions: shape (H, B, actions), in [-1, 1].
+
+    Raises:
+        CalibrationError: the shapes don't fit each other, there are no rows, or a number isn't finite.
+    """
+
+    task: str
+    observations: Tensor
+    actions: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = tuple(self.observations.shape), tuple(self.actions.shape)
+        if self.observations.ndim != 2 or self.actions.ndim != 3 or shapes[0][0] != shapes[1][1]:
+            raise CalibrationError(
+                f"visits need observations of shape (rows, n) and actions of shape (horizon, rows, m), not {shapes[0]} "
+                f"and {shapes[1]}"
+            )
+        if self.observations.numel() == 0 or self.actions.numel() == 0:
+            raise CalibrationError(f"there are no visits of task {self.task!r}; record some with record_visits")
+        for name in ("observations", "actions"):
+            if not bool(getattr(self, name).isfinite().all()):
+                raise CalibrationError(f"the {name} visited on task {self.task!r} are not all finite; record them anew")
+
+    @property
+    def rows(self) -> int:
+        """How many pairs of a state and a sequence there are."""
+        return len(self.observations)
+
+    @property
+    def horizon(self) -> int:
+        """Actions in every sequence."""
+        return len(self.actions)
+
+    def run(self, model: nn.Module) -> Rollout:
+        """Roll the model out over all rows: a calibration function, and an entry point.
+
+        Raises:
+            CalibrationError: the model is no world model, or takes other observations or actions than were recorded.
+        """
+        if not isinstance(model, WorldModel):
+            kind = type(model).__name__
+            raise CalibrationError(f"a {kind} can't be rolled out; it needs the methods encode, next, act and q")
+        self.check_fits(model)
+        return rollout(model, self.observations, self.actions)
+
+    def batches(self, size: int) -> list[Run]:
+        """The same in pieces of at most ``size`` rows: one function of the model for every minibatch."""
+        return [piece.run for piece in self.pieces(size)]
+
+    def pieces(self, size: int) -> list[Visits]:
+        """Consecutive pieces of at most ``size`` rows.
+
+        Raises:
+            CalibrationError: the size isn't positive.
+        """
+        if size < 1:
+            raise CalibrationError(f"a piece of visits needs at least 1 row, not {size}")
+        return [self.take(rows) for rows in torch.arange(self.rows).split(size)]
+
+    def take(self, rows: Tensor) -> Visits:
+        """Some of the rows, by their indices, shape (count,)."""
+        return Visits(task=self.task, observations=self.observations[rows], actions=self.actions[:, rows])
+
+    def head(self, rows: int) -> Visits:
+        """The first rows, or all if there are fewer."""
+        return self.take(torch.arange(min(rows, self.rows)))
+
+    def split(self, held_out: float) -> tuple[Visits, Visits]:
+        """What is left, and the fraction ``held_out`` of the rows, taken from the end.
+
+        Raises:
+            CalibrationError: the fraction leaves no row on one of the sides.
+        """
+        count = round(held_out * self.rows)
+        if not 0 < count < self.rows:
+            raise CalibrationError(f"a fraction of {held_out!r} of {self.rows} visits leaves none on one side")
+        rows = torch.arange(self.rows)
+        return self.take(rows[:-count]), self.take(rows[-count:])
+
+    def joined(self, other: Visits, *, seed: int = 0) -> Visits:
+        """Both, shuffled: such as the dense planner's visits and those of a smaller one.
+
+        Raises:
+            CalibrationError: they were recorded on other tasks, or with other horizons.
+        """
+        if self.task != other.task:
+            raise CalibrationError(f"visits of task {other.task!r} can't be joined to those of {self.task!r}")
+        if self.horizon != other.horizon:
+            raise CalibrationError(f"visits with horizons {self.horizon} and {other.horizon} can't be joined")
+        both = Visits(
+            task=self.task,
+            observations=torch.cat([self.observations, other.observations]),
+            actions=torch.cat([self.actions, other.actions], dim=1),
+        )
+        return both.take(torch.randperm(both.rows, generator=torch.Generator().manual_seed(seed)))
+
+    def check_fits(self, model: nn.Module) -> None:
+        """Check that a model takes these observations and actions.
+
+        Raises:
+            CalibrationError: it takes others; the message names the task, and both sizes.
+        """
+        first, last = _linears(model, "encoder")[:1], _linears(model, "pi")[-1:]
+        self._check_size("observations", [layer.in_features for layer in first])
+        self._check_size("actions", [layer.out_features for layer in last])
+
+    def _check_size(self, what: str, taken: list[int]) -> None:
+        """``taken``: by the model; none where no linear layer tells."""
+        given = getattr(self, what).shape[-1]
+        if any(size != given for size in taken):
+            raise CalibrationError(
+                f"the visits were recorded on task {self.task!r}, whose {what} have {given} numbers; those of this "
+                f"model have {taken[0]}: record visits on the model's own task"
+            )
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file, whole or not at all.
+
+        Raises:
+            StorageError: it can't be written.
+        """
+        tensors = {"observations": self.observations.contiguous(), "actions": self.actions.contiguous()}
+        write_whole(path, save(tensors, metadata={"format": _FORMAT, "task": self.task}))
+
+    @classmethod
+    def load(cls, path: Path) -> Visits:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            StorageError: the file is missing, damaged, or was not written by :meth:`save`.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata: Mapping[str, str] = file.metadata() or {}
+                tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"visits can't be read from {path}: {error}") from error
+        if metadata.get("format") != _FORMAT or set(tensors) != {"observations", "actions"}:
+            raise StorageError(f"{path} holds no visits; Visits.save writes them")
+        return cls(task=metadata["task"], **tensors)
+
+
+def _linears(model: nn.Module, part: str) -> list[nn.Linear]:
+    """Of a part of the model, if it has one of that name."""
+    module = getattr(model, part, None)
+    return [m for m in module.modules() if isinstance(m, nn.Linear)] if isinstance(module, nn.Module) else []

@@ -1,0 +1,119 @@
+"""Tables and figures of numbers that are made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import pytest
+
+from secateur.experiments.tdmpc.reproduction.analysis import AnalysisRecord
+from secateur.experiments.tdmpc.reproduction.methods import METHODS
+from secateur.experiments.tdmpc.reproduction.pictures import all_pictures
+from secateur.experiments.tdmpc.reproduction.planning import PlanningRecord
+from secateur.experiments.tdmpc.reproduction.records import ARMS, DISTILLED, PLAIN, REFIT, Record
+from secateur.experiments.tdmpc.reproduction.reproduction import Reproduction
+from secateur.experiments.tdmpc.reproduction.runs import PARTS
+from secateur.experiments.tdmpc.reproduction.tables import all_tables, main_tables, policy_table, return_table
+from secateur.report.tables import Table
+from tests.experiments.tdmpc.reproduction.made_up import GROUPS, made_up
+
+FOUND = made_up(sparsities=(0.5, 0.92))
+
+
+def cells(table: Table, name: str) -> Sequence[str]:
+    (row,) = [row for row in table.rows if row[0] == name]
+    return row[1:]
+
+
+def test_records_come_back_from_json_as_they_were() -> None:
+    for record in FOUND.records:
+        assert Record.from_data(json.loads(json.dumps(asdict(record)))) == record
+    planning, analysis = FOUND.planning, FOUND.analysis
+    assert PlanningRecord.from_data(json.loads(json.dumps(asdict(planning)))) == planning
+    assert AnalysisRecord.from_data(json.loads(json.dumps(asdict(analysis)))) == analysis
+
+
+def test_the_return_table_has_every_method_of_an_arm() -> None:
+    labels = {name: method.label for name, method in METHODS.items()}
+    for arm in ARMS:
+        there = [label for name, label in labels.items() if arm != DISTILLED or METHODS[name].is_distilled]
+        assert [row[0] for row in return_table(FOUND, arm).rows] == ["dense", *there]
+    record, measured = FOUND.of("uniform", 0.92, REFIT) or pytest.fail("there is no such run")
+    assert cells(return_table(FOUND, REFIT), labels["uniform"])[1] == str(FOUND.score(measured.returns))
+    assert record.distilled is not None
+    distilled = str(FOUND.score(record.distilled.returns))
+    assert cells(return_table(FOUND, DISTILLED), labels["uniform"])[1] == distilled
+
+
+def test_the_threshold_is_half_the_dense_mean() -> None:
+    dense = replace(FOUND.dense, returns=(600.0, 800.0))
+    found = Reproduction(**{**FOUND.__dict__, "dense": dense})
+    assert found.threshold == 350.0
+    assert found.score([349.0, 351.0]).failures == 1
+    assert "returned less than 350" in return_table(found, PLAIN).note
+
+
+@pytest.mark.parametrize(("policy", "words"), [(500.0, "Planning matters here"), (864.0, "makes no clear difference")])
+def test_it_says_whether_planning_matters(policy: float, words: str) -> None:
+    dense = replace(FOUND.dense, policy=tuple(policy + i for i in range(10)))
+    assert words in policy_table(Reproduction(**{**FOUND.__dict__, "dense": dense}), REFIT).note
+
+
+def test_a_peer_that_is_not_installed_is_named() -> None:
+    found = made_up(missing=("torch-pruning", "torch-pruning-global"), sparsities=(0.5,))
+    table = return_table(found, PLAIN)
+    assert "Torch-Pruning" not in [row[0] for row in table.rows]
+    assert "Not installed, and left out: Torch-Pruning, Torch-Pruning, global (pip install" in table.note
+
+
+def test_there_is_a_table_for_everything() -> None:
+    tables = {table.title: table for table in all_tables(FOUND)}
+    assert len(tables) == len(all_tables(FOUND))
+    assert {table.title for table in main_tables(FOUND)} < set(tables)
+    for arm in ("without refit", "with refit", "with refit and 30 s of distillation"):
+        for what in ("return", "return of the policy alone", "latent drift", "error of predictions"):
+            assert f"{what}, {arm}" in tables
+    sensitivity = tables["return with one part alone pruned, with refit"]
+    assert [row[0] for row in sensitivity.rows] == list(PARTS)
+    assert list(sensitivity.columns) == ["part", "20 %", "40 %", "60 %", "80 %", "of all, at 80 %"]
+    assert list(tables["pruning coefficients at 92 %, with refit"].columns) == ["method", *GROUPS]
+    for table in tables.values():
+        assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_costs_are_shown_with_their_units() -> None:
+    tables = {table.title: table for table in all_tables(FOUND)}
+    planning = tables["cost of planning"]
+    dense, pruned = (cells(planning, name) for name in ("dense", "Uniform, latent kept, 92 %"))
+    assert (dense[2], dense[4]) == ("1.00", "1.00")
+    assert float(pruned[4]) == pytest.approx(1 / (0.1 + 0.9 * 0.08), abs=0.01)
+    analysis = tables["cost of the analysis"]
+    assert cells(analysis, "scores") == ["0.90", "150"]
+    assert cells(analysis, "refit") == ["1.40", "not measured"]
+    assert cells(analysis, "all") == ["2.60", ""]
+    search = cells(tables["cost of the allocation"], "Sensitivity")
+    assert search == ["40", "18.8", "1.3", "30.0", "200"]
+
+
+def test_all_of_it_is_json() -> None:
+    data = json.loads(json.dumps(FOUND.as_data()))
+    assert len(data["records"]) == 2 * 2 * len(METHODS)
+    assert data["settings"]["episodes"] == 10
+    assert data["failed_below"] == FOUND.threshold
+
+
+def test_figures_are_pictures() -> None:
+    pictures = dict(all_pictures(made_up(("ln-structured", "uniform"), sparsities=(0.92,))))
+    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
+    assert set(pictures) == {
+        "returns.png", "episodes-plain.png", "episodes-refit.png", "episodes-distilled.png", "worst.png",
+        "sensitivity.png", "masked.png", "policy.png", "drift-0.92.png", "coefficients-0.92.png", "planning.png",
+        "analysis.png", "allocation.png",
+    }  # fmt: skip
+
+
+def test_what_was_left_out_has_no_table() -> None:
+    found = Reproduction(**{**FOUND.__dict__, "parts": (), "masked": ()})
+    assert not any("one part alone" in table.title or "masked," in table.title for table in all_tables(found))
