@@ -27,12 +27,15 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/bench_analysis.py
 	$(BIN)/python benchmarks/bench_search.py
 
-# The papers' tables and figures: on MNIST if SECATEUR_DATA names its folder (an hour or so), else on digits (minutes).
+# The papers' tables and figures: the autoencoder on MNIST if SECATEUR_DATA names its folder (an hour or so), else on digits
+# (minutes); then the controllers (hours; what was run is kept, so that it may be stopped).
 reproduce: $(STAMP)
 	$(BIN)/secateur reproduce mnist-autoencoder
+	$(BIN)/secateur reproduce tdmpc --task cartpole-swingup
+	$(BIN)/secateur reproduce tdmpc --task walker-walk --sparsity 0.5 --sparsity 0.75 --distill 110
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist secateur-demo secateur-reproduce
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist secateur-demo secateur-reproduce* secateur-tdmpc-*
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("Secateur needs Python 3.10 or later and this is %d.%d; name a newer one: make PYTHON=python3.12" % v[:2])'

@@ -85,6 +85,26 @@ def test_a_generator_of_calibration_is_as_good_as_a_list() -> None:
     assert once.after.objective == listed.after.objective
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [secateur.Uniform(), secateur.Sensitivity(points=(0.5,), evaluations=10)],
+    ids=["uniform", "sensitivity"],
+)
+def test_functions_of_the_model_are_calibration_like_their_inputs(strategy: Any) -> None:
+    functions = [lambda m, rows=rows: m(rows) for rows in INPUTS.split(64)]
+    by_functions, by_inputs = (
+        secateur.prune(
+            fixed(), INPUTS[:1], calibration=data, objective=secateur.Minimize(error), strategy=strategy, search=search
+        )
+        for data, search in (
+            (functions, secateur.Search(calibration=functions[:2])),
+            ([*INPUTS.split(64)], secateur.Search(calibration=[*INPUTS.split(64)][:2])),
+        )
+    )
+    assert by_functions.allocation.coefficients == by_inputs.allocation.coefficients
+    assert by_functions.after.objective == by_inputs.after.objective
+
+
 def test_with_an_entry_point_components_protection_and_criterion() -> None:
     def run(model: Any) -> torch.Tensor:
         latent = model.encoder(INPUTS)

@@ -112,8 +112,8 @@ def prune(
         objective: takes a model and returns the application's metric, which the strategy keeps high (or low: wrap it
             in :class:`secateur.Minimize`), and which is reported before and after.
         constraints: bounds on metrics, such as ``Constraint(psnr, at_least=21)``.
-        calibration: inputs like ``example_inputs``, or a function that takes the model and exercises it with the same
-            data whichever model it is given.
+        calibration: an iterable of inputs like ``example_inputs``, or a function that takes the model and exercises it
+            with the same data whichever model it is given, or an iterable of such functions, one per minibatch.
         search: where measurements are kept, so that a search can be resumed and shared; in memory if not given.
 
     Returns:

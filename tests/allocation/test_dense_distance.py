@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -32,13 +33,18 @@ def test_many_rows_are_dealt_out_in_batches() -> None:
     assert pieces[0][0][:3, 0].tolist() == [0, 3, 6]
 
 
+class Pair(NamedTuple):
+    a: Tensor
+    b: Tensor
+
+
 def test_inputs_by_position_and_by_name_are_dealt_out() -> None:
     class Named(nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
             return {"sum": a + b, "product": a * b}
 
     a, b = torch.randn(600, 2), torch.randn(600, 2)
-    for inputs in ((a, b), {"a": a, "b": b}):
+    for inputs in ((a, b), {"a": a, "b": b}, Pair(a, b)):
         pieces = list(DenseDistance(Named(), [inputs]).batches)
         assert len(pieces) == 3
         assert all(len(aims) == 2 for _, aims in pieces)
@@ -57,9 +63,33 @@ def test_rows_that_depend_on_each_other_stay_together() -> None:
 def test_a_function_gives_one_batch() -> None:
     x = torch.randn(600, 2)
     distance = DenseDistance(nn.Linear(2, 2), lambda model: {"out": model(x), "count": torch.tensor(3)})
-    ((inputs, aims),) = distance.batches
-    assert inputs is None
+    ((_, aims),) = distance.batches
     assert [aim.shape for aim in aims] == [(600, 2)]
+
+
+def test_functions_and_inputs_are_batches_and_functions_stay_whole() -> None:
+    dense, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    data = [torch.randn(rows, 2) for rows in (600, 300, 5)]
+    functions = [partial(called, rows) for rows in data[:2]]
+    distance = DenseDistance(dense, [*functions, data[2]])
+    batches = list(distance.batches)
+    assert [len(aims[0]) for _, aims in batches] == [600, 300, 5]
+    for rows, batch in zip(data, batches, strict=True):
+        aims = dense(rows)
+        expected = (other(rows) - aims).square().sum() / (aims - aims.mean(dim=0)).square().sum()
+        loss = distance(other, batch)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert loss.requires_grad
+
+
+def called(rows: Tensor, model: nn.Module) -> Tensor:
+    out: Tensor = model(rows)
+    return out
+
+
+def test_no_data_is_an_error() -> None:
+    with pytest.raises(CalibrationError, match="the calibration data is empty"):
+        list(DenseDistance(nn.Linear(2, 2), []).batches)
 
 
 def test_a_function_that_returns_nothing_is_an_error() -> None:

@@ -211,8 +211,12 @@ def test_calibration_data_alone_gives_a_loss() -> None:
     model = Branches()
     inputs, _ = batch_for(model, 600, 6)
     graph, scores = scored(model, inputs[:2])
-    result = allocate(graph, scores, Sparsity(0.45), strategy=GradientDescent(), model=model, calibration=[inputs])
-    assert result.coefficients["useful.0"] <= 1 / 32
+    functions = [lambda m, rows=rows: m(rows) for rows in inputs.split(200)]
+    for calibration in ([inputs], functions):
+        result = allocate(
+            graph, scores, Sparsity(0.45), strategy=GradientDescent(), model=model, calibration=calibration
+        )
+        assert result.coefficients["useful.0"] <= 1 / 32
 
 
 def test_an_objective_with_a_gradient_gives_a_loss() -> None:

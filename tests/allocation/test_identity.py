@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,11 @@ class Logged:
         return 1.0
 
 
+class Side(Enum):
+    LEFT = 1
+    RIGHT = 2
+
+
 class Own(Psnr):
     """A user's child of a metric of the library."""
 
@@ -82,6 +89,10 @@ DIFFERENT: dict[str, list[Any]] = {
     "seeds": [Repeats(scaled, 2), Repeats(scaled, 3), Repeats(elsewhere(), 2), Repeats(partial(scaled, data=1), 2)],
     "arguments": [partial(scaled), partial(scaled, factor=1.0), partial(scaled, factor=2.0), partial(elsewhere())],
     "values": [partial(scaled, data=d) for d in (None, 1, 1.0, True, "1", b"1", np.int64(1), scaled, Logged, INPUTS)],
+    "places and types": [
+        partial(scaled, data=d)
+        for d in (Path("a"), Path("b"), torch.float32, torch.float64, torch.device("meta"), slice(1), slice(2), *Side)
+    ],
     "containers": [
         partial(scaled, data=d)
         for d in ([1, 2], [2, 1], [[1], 2], [[1, 2]], {"a": 1}, {"a": 2}, {"b": 1}, {1, 2}, np.ones(2), ["a"])

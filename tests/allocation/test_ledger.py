@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import optuna
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from torch import nn
+from torch import Tensor, nn
 
 import secateur
 from secateur.allocation.database import database_url, existing_database
@@ -249,6 +250,18 @@ def test_other_calibration_data(url: str) -> None:
     opened(url, evaluator=evaluator(calibration=(batch for batch in (INPUTS, (INPUTS, 1)))))
     with pytest.raises(StorageError, match="other calibration data; give"):
         opened(url, evaluator=evaluator(calibration=[INPUTS, (INPUTS[1:], 1)]))
+
+
+def test_functions_as_calibration_data(url: str) -> None:
+    opened(url, evaluator=evaluator(calibration=[partial(exercise, INPUTS), psnr]))
+    opened(url, evaluator=evaluator(calibration=[partial(exercise, INPUTS.clone()), psnr]))
+    for other in ([partial(exercise, INPUTS + 1), psnr], [partial(exercise, INPUTS), exercise]):
+        with pytest.raises(StorageError, match="other calibration data; give"):
+            opened(url, evaluator=evaluator(calibration=other))
+
+
+def exercise(inputs: Tensor, model: nn.Module) -> None:
+    model(inputs)
 
 
 def test_bounds_may_change(url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from secateur.experiments.tdmpc.checkpoints import Agent, save_agent
 from secateur.experiments.tdmpc.environments import make
-from secateur.experiments.tdmpc.reproduction import methods, reproduction
+from secateur.experiments.tdmpc.reproduction import experiment, methods, reproduction
 from tests.cli.outcome import CommandLine, assert_one_line
 from tests.experiments.tdmpc.reproduction.stub import drift, stub_agent
 
@@ -52,7 +52,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(secateur: CommandLine, monke
     def stopped(*_arguments: object, **_settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reproduction, "run_method", stopped)
+    monkeypatch.setattr(experiment, "run_method", stopped)
     outcome = secateur("reproduce", "tdmpc", "--checkpoint", "agent", *QUICK)
     assert outcome.status == 130
     assert outcome.err.splitlines()[-1].startswith("stopped; the same command goes on after the last finished run")
@@ -92,7 +92,9 @@ def test_an_extra_that_is_not_installed_is_named(secateur: CommandLine, monkeypa
     monkeypatch.setattr(reproduction, "reproduce", functools.partial(reproduction.reproduce, make=make))
     monkeypatch.setitem(sys.modules, "dm_control", None)
     outcome = secateur("reproduce", "tdmpc", "--checkpoint", "agent", *QUICK)
-    assert_one_line(outcome, 2, "this needs dm_control: pip install 'secateur[control]'")
+    assert outcome.status == 2
+    expected = "secateur: error: this needs dm_control: pip install 'secateur[control]'"
+    assert outcome.err.splitlines()[-1] == expected
 
 
 @pytest.mark.usefixtures("agent")

@@ -85,6 +85,10 @@ def test_an_interrupt_keeps_what_was_done_and_is_status_130(
     assert outcome.status == 130
     assert outcome.out == ""
     assert "stopped; the same command goes on after the last whole episode (agent)" in outcome.err
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "episode", interrupted)
+        restarted = run(secateur, "--out", "restarted", "--restart")
+    assert "stopped; the same command, without --restart, goes on" in restarted.err
     reached = []
 
     def watched(self: training._Training, evaluate_every: int) -> None:

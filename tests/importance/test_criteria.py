@@ -236,6 +236,17 @@ def test_activation_is_the_mean_square_where_it_is_consumed() -> None:
     np.testing.assert_allclose(scores["flat"], flat.square().mean(0))
 
 
+@pytest.mark.parametrize("criterion", [Activation, Reconstruction])
+def test_functions_are_minibatches_like_inputs(criterion: Any) -> None:
+    graph, model = conv_case()
+    data = [torch.randn(40, 2, 6, 6, dtype=DOUBLE), torch.randn(20, 2, 6, 6, dtype=DOUBLE)]
+    expected = criterion(data)(graph, model)
+    for calibration in ([lambda m: m(data[0]), lambda m: m(data[1])], [data[0], lambda m: m(data[1])]):
+        scores = criterion(calibration)(graph, model)
+        for name, values in expected.items():
+            np.testing.assert_allclose(scores[name], values)
+
+
 # --- Reconstruction -----------------------------------------------------------------------------------------------
 
 

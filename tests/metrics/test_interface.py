@@ -44,7 +44,8 @@ def test_drift_is_the_relative_distance() -> None:
     dense, model = Net(), Net(seed=1)
     z, moved = latents(dense), latents(model)
     expected = np.linalg.norm(z - moved) / np.linalg.norm(z)
-    for calibration in ([ROWS], list(ROWS.split(37)), lambda m: m(ROWS)):
+    functions = [lambda m, rows=rows: m(rows) for rows in ROWS.split(37)]
+    for calibration in ([ROWS], list(ROWS.split(37)), lambda m: m(ROWS), functions, [ROWS[:9], lambda m: m(ROWS[9:])]):
         assert LatentDrift(dense, "encoder", calibration)(model) == pytest.approx(expected, rel=1e-6)
     assert LatentDrift(dense, "encoder", [ROWS])(dense) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ ROWS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) + 3
 def linear(seed: int, outputs: int = 4) -> nn.Linear:
     torch.manual_seed(seed)
     return nn.Linear(6, outputs)
+
+
+def call(rows: Tensor, model: nn.Module) -> Tensor:
+    out: Tensor = model(rows)
+    return out
 
 
 def fraction_of_variance(dense: nn.Module, model: nn.Module, rows: Tensor = ROWS) -> float:
@@ -69,6 +75,17 @@ def test_a_function_returns_what_is_compared() -> None:
         DenseError(dense, lambda m: None)(model)
 
 
+def test_functions_are_minibatches_like_inputs() -> None:
+    dense, model = linear(0), linear(1)
+    expected = fraction_of_variance(dense, model)
+    pieces = ROWS.split(7)
+    functions = [partial(call, rows) for rows in pieces]
+    for calibration in (functions, iter(functions), [*functions[:2], *pieces[2:]]):
+        metric = DenseError(dense, calibration)
+        assert metric(model) == pytest.approx(expected, rel=1e-6)
+        assert metric(model) == pytest.approx(expected, rel=1e-6)
+
+
 def test_items_of_different_lengths_have_means_of_their_own() -> None:
     class Cumulated(nn.Module):
         def __init__(self, factor: float) -> None:
@@ -115,7 +132,7 @@ def test_models_stay_in_their_modes() -> None:
 def test_wrong_input() -> None:
     with pytest.raises(CalibrationError, match="calibration is a single Tensor"):
         DenseError(linear(0), ROWS)
-    with pytest.raises(ObjectiveError, match="gives no outputs to compare"):
+    with pytest.raises(CalibrationError, match="the calibration data is empty"):
         DenseError(linear(0), [])(linear(1))
     with pytest.raises(ObjectiveError, match=r"outputs have shapes \[\(40, 4\)\], the smaller model's \[\(40, 3\)\]"):
         DenseError(linear(0), [ROWS])(linear(1, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -54,19 +55,35 @@ def test_minibatches_are_the_items_or_the_one_function() -> None:
         model(torch.zeros(1, 1))
 
     items = [torch.ones(2, 2), function, torch.zeros(3, 2)]
-    runs, model = as_calibration(items).minibatches(), Listener()
+    runs, model = list(as_calibration(items).minibatches()), Listener()
     assert runs[1] is function
-    assert as_calibration(function).minibatches() == [function]
+    assert list(as_calibration(function).minibatches()) == [function]
     for run in runs[::2]:
         run(model)
     assert [len(x) for x, *_ in model.seen] == [2, 3]
     with pytest.raises(CalibrationError, match="the calibration data is empty"):
-        as_calibration([]).minibatches()
+        list(as_calibration([]).minibatches())
+
+
+def test_items_are_read_one_by_one() -> None:
+    class Lazy:
+        read = 0
+
+        def __iter__(self) -> Iterator[Tensor]:
+            for _ in range(3):
+                self.read += 1
+                yield torch.ones(1, 1)
+
+    data = Lazy()
+    runs = as_calibration(data).minibatches()
+    next(runs)
+    assert data.read == 1
+    assert len(list(runs)) == 2
 
 
 def test_a_loader_that_shuffles_is_read_once() -> None:
     loader: DataLoader[Any] = DataLoader(TensorDataset(torch.arange(20.0)[:, None]), 4, shuffle=True)
-    runs, models = as_calibration(loader).minibatches(), (Listener(), Listener())
+    runs, models = list(as_calibration(loader).minibatches()), (Listener(), Listener())
     for model in models:
         for run in runs:
             run(model)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import secateur
 from secateur.errors import CalibrationError, PlanError, SecateurWarning, TraceError
 from secateur.recovery import DistillReport, distill, distill_outputs
-from tests.recovery.distill_cases import WorldModel, minibatch, pruned, rollout, world_model
+from tests.recovery.distill_cases import WorldModel, minibatch, pruned, rollout, same, weights, world_model
 
 EXACT = 1e-12
 
@@ -413,6 +413,23 @@ def test_nothing_to_compare() -> None:
         CalibrationError, match=r"nothing that can be compared \(encoder: the calibration data calls none"
     ):
         compared(copy.deepcopy(model), model, lambda m: None)
+
+
+def test_a_minibatch_with_nothing_to_compare() -> None:
+    class Headed(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.encoder, self.head = nn.Linear(4, width), nn.Linear(width, 2)
+
+    def encoded(model: Any) -> None:
+        model.encoder(torch.ones(3, 4))
+
+    dense, small = Headed(6), Headed(3)
+    before = weights(small)
+    runs = [lambda model: model.head(model.encoder(torch.eye(4))), encoded]
+    with pytest.raises(CalibrationError, match="nothing of minibatch 1, counted from 0, can be compared"):
+        distill_outputs(small, dense, runs, steps=2)
+    assert same(weights(small), before)
 
 
 def test_plans_and_models_that_do_not_belong_together() -> None:

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from secateur.allocation.substituted import Substituted
 from secateur.calibration import CalibrationData, as_calibration
+from secateur.calibration.runs import run_of
 from secateur.errors import CalibrationError
-from secateur.graph.entry_point import call_forward, tensors_in
+from secateur.graph.entry_point import tensors_in
 
 ROWS = 256
 """Rows of a batch, where rows don't depend on each other."""
 
 Aimed = tuple[Any, list[Tensor]]
-"""Inputs (None for a calibration function's own) and the dense model's outputs for them."""
+"""Inputs, or a function that runs a model on its own, and the dense model's outputs for them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class DenseDistance:
 
     Attributes:
         dense: the dense model.
-        calibration: inputs for it, or a function that exercises a model and returns its outputs.
+        calibration: inputs for it, or functions that exercise a model and return its outputs, or one such function.
     """
 
     dense: nn.Module
@@ -39,8 +40,8 @@ class DenseDistance:
         Raises:
             CalibrationError: the outputs have other shapes than the dense model's.
         """
-        inputs, aims = batch
-        outputs = self.outputs(model, inputs)
+        item, aims = batch
+        outputs = self.outputs(model, item)
         if [o.shape for o in outputs] != [a.shape for a in aims]:
             raise CalibrationError(
                 "two runs of the calibration give outputs of different shapes; it must repeat its calls"
@@ -53,15 +54,13 @@ class DenseDistance:
         """The calibration data with the dense model's outputs, found anew in every iteration."""
         return _Batches(self)
 
-    def outputs(self, model: nn.Module, inputs: Any) -> list[Tensor]:
-        """The floating-point tensors that a run returns.
+    def outputs(self, model: nn.Module, item: Any) -> list[Tensor]:
+        """The floating-point tensors that a run on inputs, or of a function, returns.
 
         Raises:
             CalibrationError: there are none.
         """
-        source = as_calibration(self.calibration).source
-        returned = source(model) if callable(source) else call_forward(model, inputs)
-        outputs = [torch.atleast_1d(t) for t in tensors_in(returned) if t.is_floating_point()]
+        outputs = [torch.atleast_1d(t) for t in tensors_in(run_of(item)(model)) if t.is_floating_point()]
         if not outputs:
             raise CalibrationError(
                 "GradientDescent compares a model's outputs with the dense model's, but the calibration returns none; "
@@ -75,9 +74,11 @@ class _Batches:
     distance: DenseDistance
 
     def __iter__(self) -> Iterator[Aimed]:
-        source = as_calibration(self.distance.calibration).source
-        for inputs in [None] if callable(source) else source:
-            yield from self._pieces(inputs)
+        for item in as_calibration(self.distance.calibration).items():
+            if callable(item):
+                yield item, self._aims(item)
+            else:
+                yield from self._pieces(item)
 
     def _pieces(self, inputs: Any) -> Iterator[Aimed]:
         """The inputs in batches of rows, if the dense model shows that its rows don't depend on each other."""
@@ -94,10 +95,10 @@ class _Batches:
                 return
             yield piece, aimed
 
-    def _aims(self, inputs: Any) -> list[Tensor]:
+    def _aims(self, item: Any) -> list[Tensor]:
         dense = Substituted(self.distance.dense)  # so that a run leaves no trace in its buffers
         with torch.no_grad():
-            return dense.run(lambda model: self.distance.outputs(model, inputs), dense.detached())
+            return dense.run(lambda model: self.distance.outputs(model, item), dense.detached())
 
 
 def _variation(aims: list[Tensor]) -> Tensor:
@@ -121,7 +122,8 @@ def _strided(inputs: Any, start: int, step: int) -> Any:
     if isinstance(inputs, Mapping):
         return {key: _strided(value, start, step) for key, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(_strided(value, start, step) for value in inputs)
+        parts = [_strided(value, start, step) for value in inputs]
+        return type(inputs)(*parts) if hasattr(inputs, "_fields") else type(inputs)(parts)
     return inputs
 
 

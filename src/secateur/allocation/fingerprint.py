@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from secateur.allocation.evaluator import Evaluator
-from secateur.allocation.identity import content, digest, identity
+from secateur.allocation.identity import content, digest, identity, parts
 from secateur.allocation.objective import Constraint, Minimize
 from secateur.calibration import CalibrationData
 from secateur.plan import FloatArray, named_tensors
@@ -42,7 +42,14 @@ def _data(calibration: CalibrationData | None) -> str | None:
     """What the rows are, where they can be looked at without running a user's code."""
     if not isinstance(calibration, Sequence):
         return None
-    return digest(content(value) for value in tree_leaves(calibration) if isinstance(value, torch.Tensor))
+    return digest(part for value in tree_leaves(calibration) for part in _seen(value))
+
+
+def _seen(value: Any) -> Iterator[bytes]:
+    if isinstance(value, torch.Tensor):
+        yield content(value)
+    elif callable(value):
+        yield from parts(value)
 
 
 def _order(scores: FloatArray) -> bytes:

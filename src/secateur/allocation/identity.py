@@ -6,7 +6,9 @@ import hashlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,22 @@ from torch import nn
 from secateur.allocation.objective import metric_name
 from secateur.plan import named_tensors
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    np.generic,
+    Enum,
+    PurePath,
+    slice,
+    torch.dtype,
+    torch.device,
+)
+"""Told apart by what they are shown as."""
 
 
 def identity(metric: Any) -> str:
@@ -25,14 +42,14 @@ def identity(metric: Any) -> str:
     Nothing is known of what a user's function refers to, or of what a user's object holds: their code may be anything.
     """
     own = f"{metric_name(metric)}: {_qualified_name(metric)}"
-    return f"{own} {digest(_parts(metric))}" if _is_transparent(metric) else own
+    return f"{own} {digest(parts(metric))}" if _is_transparent(metric) else own
 
 
-def digest(parts: Iterable[bytes]) -> str:
+def digest(pieces: Iterable[bytes]) -> str:
     """A short hash."""
     found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
+    for piece in pieces:
+        found.update(piece)
     return found.hexdigest()[:16]
 
 
@@ -41,12 +58,12 @@ def content(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-def _parts(value: Any) -> Iterator[bytes]:
+def parts(value: Any) -> Iterator[bytes]:
     """What tells a value from others, piece by piece; each container says how much it holds."""
     if isinstance(value, _PLAIN):
         yield f"{value!r};".encode()
     elif isinstance(value, np.ndarray):
-        yield from _parts(torch.from_numpy(value) if value.dtype.kind in "biufc" else value.tolist())
+        yield from parts(torch.from_numpy(value) if value.dtype.kind in "biufc" else value.tolist())
     elif isinstance(value, torch.Tensor):
         yield f"{value.dtype} {tuple(value.shape)};".encode()
         yield content(value)
@@ -67,14 +84,14 @@ def _container(value: Mapping[Any, Any] | Set[Any] | Sequence[Any]) -> Iterator[
     kind, items = ("set", sorted(value, key=repr)) if isinstance(value, Set) else ("list", value)
     yield f"{kind} of {len(items)};".encode()
     for item in items:
-        yield from _parts(item)
+        yield from parts(item)
 
 
 def _tagged(tag: str, named: Mapping[str, Any]) -> Iterator[bytes]:
     yield f"{tag} of {len(named)};".encode()
     for name, item in named.items():
         yield f"{name}=".encode()
-        yield from _parts(item)
+        yield from parts(item)
 
 
 def _is_transparent(value: Any) -> bool:

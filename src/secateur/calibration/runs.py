@@ -54,18 +54,21 @@ class Calibration:
             return (self.source,) * count
         return tuple(_one_after_the_other(items) for items in tee(self.source, count))
 
-    def minibatches(self) -> list[Run]:
-        """One run for every item of the data, or the function alone; a loader that shuffles is read once.
+    def items(self) -> Iterator[Any]:
+        """Every item of the data, or the function alone, as they are read.
+
+        Raises:
+            CalibrationError: there are none.
+        """
+        yield from [self.source] if callable(self.source) else _not_empty(self.source)
+
+    def minibatches(self) -> Iterator[Run]:
+        """One run for every item of the data, or the function alone, as they are read.
 
         Raises:
             CalibrationError: the data is empty.
         """
-        if callable(self.source):
-            return [self.source]
-        runs = [_run_of(item) for item in self.source]
-        if not runs:
-            raise CalibrationError(_EMPTY)
-        return runs
+        return map(run_of, self.items())
 
 
 def as_calibration(data: CalibrationData) -> Calibration:
@@ -91,17 +94,22 @@ def as_calibration(data: CalibrationData) -> Calibration:
 
 def _one_after_the_other(items: Iterator[Any]) -> Run:
     def run(model: nn.Module) -> None:
-        count = 0
-        for item in items:
-            _run_of(item)(model)
-            count += 1
-        if count == 0:
-            raise CalibrationError(_EMPTY)
+        for item in _not_empty(items):
+            run_of(item)(model)
 
     return run
 
 
-def _run_of(item: Any) -> Run:
+def _not_empty(items: Iterable[Any]) -> Iterator[Any]:
+    is_empty = True
+    for item in items:
+        is_empty = False
+        yield item
+    if is_empty:
+        raise CalibrationError(_EMPTY)
+
+
+def run_of(item: Any) -> Run:
     """One item of the data as code: a function of the model, or inputs for ``model(...)``."""
     return item if callable(item) else partial(call_forward, inputs=item)
 

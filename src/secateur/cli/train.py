@@ -119,7 +119,8 @@ def _train(config: TdMpcConfig, folder: Path, evaluate_every: int, *, restart: b
         with _bar() as on_progress:
             return train(config, folder, on_progress=on_progress, resume=not restart, evaluate_every=evaluate_every)
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on after the last whole episode ({folder})", file=sys.stderr)
+        command = "the same command, without --restart," if restart else "the same command"
+        print(f"stopped; {command} goes on after the last whole episode ({folder})", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None
 
 

@@ -32,7 +32,7 @@ class Activation:
 
         Args:
             calibration: an iterable of inputs like ``example_inputs``, or a function that takes the model and
-                exercises it. A one-shot iterator is read into a list.
+                exercises it, or an iterable of such functions. A one-shot iterator is read into a list.
 
         Raises:
             CalibrationError: it is neither.

@@ -51,7 +51,7 @@ class Reconstruction:
 
         Args:
             calibration: an iterable of inputs like ``example_inputs``, or a function that takes the model and
-                exercises it. A one-shot iterator is read into a list.
+                exercises it, or an iterable of such functions. A one-shot iterator is read into a list.
             ridge: added to the diagonal of each Gram matrix, in units of its mean diagonal; above 0.
 
         Raises:

@@ -48,7 +48,7 @@ class _Interface:
         dense: the dense model; untouched.
         module: dotted path of the module whose outputs are compared, such as ``"encoder"``; "" is the model itself.
         calibration: an iterable of inputs like ``example_inputs``, or a function that takes a model and exercises it,
-            with the same calls and rows whichever model it is given.
+            with the same calls and rows whichever model it is given, or an iterable of such functions.
         channel_dim: the outputs' dimension that counts channels; by default the last, or that of a convolution.
 
     Raises:

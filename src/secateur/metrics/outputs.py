@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,7 +13,7 @@ from secateur.calibration import CalibrationData, as_calibration, evaluating
 from secateur.calibration.layouts import as_float64
 from secateur.calibration.runs import Run, failures_named
 from secateur.errors import ObjectiveError
-from secateur.graph.entry_point import call_forward, tensors_in
+from secateur.graph.entry_point import tensors_in
 from secateur.graph.randomness import RandomState
 
 
@@ -31,8 +29,9 @@ class DenseError:
 
     Attributes:
         dense: the dense model; untouched.
-        calibration: an iterable of inputs like ``example_inputs``, or a function that takes a model, exercises it and
-            returns the outputs to compare, with the same data whichever model it is given.
+        calibration: an iterable of inputs like ``example_inputs``; or a function that takes a model, exercises it and
+            returns the outputs to compare, with the same data whichever model it is given; or an iterable of such
+            functions, one per minibatch.
 
     Raises:
         CalibrationError: the calibration data is no such thing.
@@ -51,11 +50,11 @@ class DenseError:
 
         Raises:
             ObjectiveError: there are no outputs, or the two models' differ in number or shape.
-            CalibrationError: a model fails on the data.
+            CalibrationError: the data is empty, or a model fails on it.
         """
         sums: dict[int, dict[tuple[int, ...], _Squares]] = defaultdict(dict)
         with evaluating(self.dense, model), torch.no_grad():
-            for run in self._runs():
+            for run in as_calibration(self.calibration).minibatches():
                 for position, (expected, found) in enumerate(self._outputs(run, model)):
                     by_shape = sums[position]
                     shape = tuple(expected.shape[1:])
@@ -65,15 +64,6 @@ class DenseError:
                 f"{self.name}: the data gives no outputs to compare; a calibration function must return them"
             )
         return sum(_relative(list(by_shape.values())) for by_shape in sums.values()) / len(sums)
-
-    def _runs(self) -> Iterator[Run]:
-        """One run of a model for every item of the data."""
-        source = self.calibration
-        if callable(source):
-            yield source
-            return
-        for item in source:
-            yield partial(call_forward, inputs=item)
 
     def _outputs(self, run: Run, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         """Pairs of the dense model's and the other's outputs, in float64, of one run with the same random numbers."""

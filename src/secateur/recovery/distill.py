@@ -199,8 +199,8 @@ def distill_outputs(
     Raises:
         CalibrationError: neither or both of seconds and steps are given, or a number isn't positive; calibration is
             empty, fails, makes different calls on the two models or values that aren't finite; nothing can be compared,
-            or nothing trained; the loss is no longer finite.
-        PlanError: the two models are one, share trained weights, or aren't of the plan's shapes.
+            or nothing trained; the two models share trained weights; the gradient is no longer finite.
+        PlanError: the two models are one, or aren't of the plan's shapes.
         TraceError: ``components`` names what isn't there, or a run can't be traced.
     """
     started = time.perf_counter()

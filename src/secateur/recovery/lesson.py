@@ -68,10 +68,15 @@ class Lesson:
         """Mean over the targets of their errors on one minibatch, with a gradient.
 
         Raises:
-            CalibrationError: what the smaller model makes has no gradient; or as in ``errors``.
+            CalibrationError: nothing of the minibatch can be compared, or what the smaller model makes has no gradient;
+                or as in ``errors``.
         """
         with torch.enable_grad():
             errors = [e.mean() / self._variance[name] for name, e in self._squared_errors(index).items()]
+            if not errors:
+                raise CalibrationError(
+                    f"nothing of minibatch {index}, counted from 0, can be compared; leave it out of the calibration"
+                )
             loss = torch.stack([e.to(errors[0].device) for e in errors]).mean()
         if not loss.requires_grad:
             raise CalibrationError(

@@ -29,13 +29,9 @@ def minibatches(calibration: CalibrationData, batch: int | None, seed: int) -> l
     """
     data = as_calibration(calibration)
     if batch is None:
-        return data.minibatches()
-    if callable(data.source):
-        raise CalibrationError(_uncut("a calibration function"))
+        return list(data.minibatches())
     generator = torch.Generator().manual_seed(seed)
-    pieces = [piece for item in data.source for piece in _pieces(item, batch, generator)]
-    if not pieces:
-        raise CalibrationError("the calibration data is empty; give at least one input")
+    pieces = (piece for item in data.items() for piece in _pieces(item, batch, generator))
     return [partial(call_forward, inputs=piece) for piece in pieces]
 
 

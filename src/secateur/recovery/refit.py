@@ -129,7 +129,7 @@ def refit(
         model: the dense model; untouched.
         plan: the plan that made ``small``.
         calibration: an iterable of inputs like ``example_inputs``, or a function that takes a model and exercises it,
-            with the same calls and rows whichever model it is given.
+            with the same calls and rows whichever model it is given, or an iterable of such functions.
         ridge: pull towards the weights after surgery, in units of the Gram matrix's mean diagonal; at least 0.
         passes: paired runs over the calibration data, at most. As many as the longest chain of consumers has are best;
             fewer keep the time linear in depth.

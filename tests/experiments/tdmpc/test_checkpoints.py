@@ -64,6 +64,14 @@ def test_a_folder_may_hold_several_agents(tmp_path: Path) -> None:
         load_agent(tmp_path, "cup-catch")
 
 
+def test_a_renamed_agent_is_one_clear_error(tmp_path: Path) -> None:
+    save_agent(agent("walker-walk"), tmp_path)
+    for file in list(tmp_path.iterdir()):
+        file.rename(file.with_stem("cup-catch"))
+    with pytest.raises(StorageError, match=r"cup-catch\.json is the agent for 'walker-walk'; its files must have that"):
+        load_agent(tmp_path, "cup-catch")
+
+
 def test_a_folder_without_an_agent_is_one_clear_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "not there"):
         with pytest.raises(StorageError, match=f"{folder} holds no agent"):

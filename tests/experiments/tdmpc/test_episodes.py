@@ -224,6 +224,17 @@ def test_a_broken_model_is_named() -> None:
         run_episodes(model, CONFIG, [6, 7], make=line)
 
 
+@pytest.mark.parametrize(
+    ("observations", "actions", "wrong"),
+    [(5, 1, "observations have 2 numbers; those of this model have 5"), (2, 3, "actions have 1 .* have 3")],
+)
+def test_a_model_of_another_task_is_one_clear_error(observations: int, actions: int, wrong: str) -> None:
+    other = Told(observations, actions, encoder_width=8, width=8, latent=4)
+    with pytest.raises(ControlError, match=f"of another task than 'cartpole-swingup', whose {wrong}"):
+        run_episodes(other, CONFIG, [1], make=line)
+    run_episodes(other, CONFIG, [1], controller="random", make=line)  # it isn't asked
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ControlError, match="at least one seed"):
         run_episodes(Homing(), CONFIG, [], make=line)

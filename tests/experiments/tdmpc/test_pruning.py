@@ -17,6 +17,7 @@ from secateur.experiments.tdmpc.planner import Planner
 from secateur.experiments.tdmpc.pruning import PrunedAgent, prune_agent
 from secateur.experiments.tdmpc.surrogate import PredictionError
 from secateur.experiments.tdmpc.told import Told
+from secateur.experiments.tdmpc.visits import Visits
 from secateur.graph.groups import Role
 from secateur.importance import Magnitude
 from tests.experiments.tdmpc.small_agent import LATENT, random_visits, small_told
@@ -176,6 +177,25 @@ def test_the_final_metric_decides() -> None:
     assert chosen.model is chosen.finalists[0].model
     assert widths(own) in [{n: len(k) for n, k in f.plan.groups.items()} for f in chosen.finalists]
     assert own.seconds.keys() | {"judge"} == chosen.seconds.keys()
+
+
+def test_what_the_smaller_model_visits_joins_the_visits() -> None:
+    model, more, given = small_told(), random_visits(200, seed=2), list[nn.Module]()
+
+    def revisit(small: nn.Module) -> Visits:
+        given.append(small)
+        return more
+
+    found = prune_agent(model, 0.6, visits=VISITS, revisit=revisit)
+    (first,) = given
+    assert_equal(first, prune_agent(model, 0.6, visits=VISITS).model)
+    assert_equal(found.model, prune_agent(model, 0.6, visits=VISITS.joined(more)).model)
+    assert found.seconds["revisit"] >= 0
+
+
+def assert_equal(one: nn.Module, other: nn.Module) -> None:
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_a_planner_runs_the_smaller_model() -> None:

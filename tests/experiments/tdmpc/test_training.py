@@ -188,6 +188,12 @@ def test_another_config_is_one_clear_error(tmp_path: Path) -> None:
         run(tmp_path, latent=5)
 
 
+def test_a_training_that_would_learn_nothing_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="steps is 23, and seed_steps 24: nothing would be learnt"):
+        run(tmp_path, steps=2 * STEPS - 1)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 def test_losses_that_are_no_numbers_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match=r"cartpole-swingup, seed 0, update \d+: .*diverged; use a smaller"):
         run(tmp_path, learning_rate=1e30)

@@ -93,7 +93,7 @@ def _settings(methods: list[str] | None, sparsities: list[float] | None, **other
     with _extras():
         from secateur.experiments.reproduce.methods import METHODS
         from secateur.experiments.reproduce.settings import SPARSITIES, Settings
-    chosen = check_methods(METHODS, methods)
+    chosen = check_methods(METHODS, methods, METHODS)
     return Settings(methods=chosen, sparsities=tuple(sorted(set(sparsities or SPARSITIES))), **others)
 
 

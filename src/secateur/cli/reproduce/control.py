@@ -49,7 +49,7 @@ def tdmpc(
         typer.Option(help="Fraction of the parameters to remove; several if not given. May be repeated."),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="One method; all if not given. May be repeated.")
+        list[str] | None, typer.Option(metavar="NAME", help="One method; one setting of each if none. May be repeated.")
     ] = None,
     distill: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Of distillation after the refit; 0 for none.")
@@ -60,7 +60,8 @@ def tdmpc(
     evaluations: Annotated[int, typer.Option(min=40, help="Candidates that a search may measure.")] = 80,
     finalists: Annotated[int, typer.Option(min=1, help="Of a search, that are compared by their return.")] = 3,
     skip: Annotated[list[Part] | None, typer.Option(help="Leave a part out. May be repeated.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Torch's threads.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs made at once, each in a process of its own.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Torch's threads, of each process.")] = 1,
     json_path: Json = None,
 ) -> None:
     """Prune a TD-MPC agent in every way, and judge it by its return.
@@ -78,8 +79,12 @@ def tdmpc(
     What was run is kept in --out and not run again, so that a run that was
     stopped (Ctrl-C) goes on where it was; other settings are kept apart.
 
+    Ten episodes of a dense agent take a minute or two of one core, so all of
+    it takes hours; name --method, --sparsity and --skip for less, or use more
+    cores with --jobs.
+
     Examples:
-      secateur reproduce tdmpc
+      secateur reproduce tdmpc --jobs 8
       secateur reproduce tdmpc --method uniform --sparsity 0.92 --skip sensitivity --skip masked
       secateur reproduce tdmpc --task walker-walk --sparsity 0.5 --sparsity 0.75 --distill 120
       secateur reproduce tdmpc --task walker-walk --checkpoint secateur-tdmpc-walker-walk
@@ -99,7 +104,7 @@ def tdmpc(
     )
     agent = _agent(task, checkpoint)
     folder = out or Path(f"secateur-reproduce-{task}")
-    found = _run(agent, settings, folder)
+    found = _run(agent, settings, folder, jobs)
     write_json(json_path, found.as_data())
     _write_and_show(found, folder)
 
@@ -120,14 +125,15 @@ def _settings(
     task: str, methods: list[str] | None, sparsities: list[float] | None, skip: Sequence[Part], **others: Any
 ) -> Settings:
     with _extras():
-        from secateur.experiments.tdmpc.reproduction.methods import METHODS
+        from secateur.experiments.tdmpc.reproduction.methods import METHODS, USUAL
     from secateur.experiments.tdmpc.reproduction.settings import LEVELS, MASKED, OTHER_SPARSITIES, SPARSITIES, Settings
 
-    for name in check_methods(METHODS, methods):
+    chosen = check_methods(METHODS, methods, USUAL)
+    for name in chosen:
         if methods is not None and METHODS[name].missing:
             raise SecateurError(f"--method {name} needs {METHODS[name].missing}: pip install 'secateur[peers]'")
     return Settings(
-        methods=check_methods(METHODS, methods),
+        methods=chosen,
         sparsities=tuple(sorted(set(sparsities or SPARSITIES.get(task, OTHER_SPARSITIES)))),
         levels=() if Part.SENSITIVITY in skip else LEVELS,
         masked=() if Part.MASKED in skip else MASKED,
@@ -139,13 +145,13 @@ def _extras() -> AbstractContextManager[None]:
     return needs("matplotlib", "optuna", "cmaes", "sqlalchemy", "cooper", extra="control,demo,search")
 
 
-def _run(agent: Agent, settings: Settings, folder: Path) -> Reproduction:
+def _run(agent: Agent, settings: Settings, folder: Path, jobs: int) -> Reproduction:
     with _extras():
         from secateur.experiments.tdmpc.reproduction.reproduction import reproduce
 
         try:
             with steps() as on_step:
-                return reproduce(agent, settings, folder, on_step=on_step)
+                return reproduce(agent, settings, folder, on_step=on_step, jobs=jobs)
         except KeyboardInterrupt:
             print(f"stopped; the same command goes on after the last finished run ({folder})", file=sys.stderr)
             raise typer.Exit(_INTERRUPTED) from None

@@ -68,14 +68,14 @@ def check_fractions(option: str, fractions: Sequence[float] | None) -> None:
             raise typer.BadParameter(f"{option} must lie between 0 and 1; it is {fraction}")
 
 
-def check_methods(known: Iterable[str], asked: Sequence[str] | None) -> tuple[str, ...]:
-    """The methods that were asked for, in the order of the tables; all if none was named.
+def check_methods(known: Iterable[str], asked: Sequence[str] | None, usual: Iterable[str]) -> tuple[str, ...]:
+    """The methods that were asked for, in the order of the tables; the usual ones if none was named.
 
     Raises:
         BadParameter: one is unknown.
     """
-    names = tuple(known)
-    for name in asked or ():
+    names, chosen = tuple(known), tuple(usual) if asked is None else tuple(asked)
+    for name in chosen:
         if name not in names:
             raise typer.BadParameter(f"--method {name!r} is none of {', '.join(names)}")
-    return tuple(name for name in names if asked is None or name in asked)
+    return tuple(name for name in names if name in chosen)

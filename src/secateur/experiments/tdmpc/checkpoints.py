@@ -115,7 +115,12 @@ def load_agent(path: str | os.PathLike[str], task: str | None = None) -> Agent:
     if task is not None and task not in stored:
         raise StorageError(f"{folder} holds no agent for {task!r}; it has {', '.join(stored) or 'none'}")
     name = task or stored[0]
-    return _read(str(folder / name), folder / f"{name}.json", folder / f"{name}.safetensors")
+    agent = _read(str(folder / name), folder / f"{name}.json", folder / f"{name}.safetensors")
+    if agent.config.task != name:
+        raise StorageError(
+            f"{folder / name}.json is the agent for {agent.config.task!r}; its files must have that name"
+        )
+    return agent
 
 
 def pretrained(task: str) -> Agent:

@@ -18,6 +18,7 @@ from secateur.errors import ControlError
 from secateur.experiments.tdmpc.config import TdMpcConfig
 from secateur.experiments.tdmpc.environments import Environment, FloatVector, Maker, make
 from secateur.experiments.tdmpc.planner import OnSequences, Planner, WorldModel
+from secateur.experiments.tdmpc.sizes import misfit
 from secateur.metrics import Estimate
 
 Controller: TypeAlias = Literal["planner", "policy", "random"]
@@ -106,12 +107,16 @@ def run_episodes(
         make: makes the environments, one per seed.
 
     Raises:
-        ControlError: no seeds or a negative one, an unknown task or controller, ``noise`` of another number of
-            episodes, or something is no finite number; then the message names task, seed and step.
+        ControlError: no seeds or a negative one, an unknown task or controller, a model of another task's sizes,
+            ``noise`` of another number of episodes, or something is no finite number; then the message names task,
+            seed and step.
         SecateurError: the extra ``control`` is not installed.
     """
     _check_seeds(seeds)
     environments = [make(config.task, seed, action_repeat=config.action_repeat) for seed in seeds]
+    wrong = misfit(model, observations=environments[0].observations, actions=environments[0].actions)
+    if wrong is not None and controller != "random":
+        raise ControlError(f"the model is of another task than {config.task!r}, whose {wrong}")
     act = _actor(model, config, environments[0].actions, seeds, controller, horizon, std, on_sequences)
     disturbance = _Disturbance(noise, seeds)
     record = _Record.empty(environments[0], config.task, tuple(seeds))

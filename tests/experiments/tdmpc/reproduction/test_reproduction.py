@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 import secateur
-from secateur.errors import StorageError
-from secateur.experiments.tdmpc.reproduction import reproduction, runs
+from secateur.errors import InfeasibleError, StorageError
+from secateur.experiments.tdmpc.reproduction import experiment, reproduction, runs
 from secateur.experiments.tdmpc.reproduction.grouping import groupings
 from secateur.experiments.tdmpc.reproduction.methods import METHODS, Job
 from secateur.experiments.tdmpc.reproduction.planning import ONE, PLANNED
@@ -33,6 +34,8 @@ SETTINGS = Settings(
     distill=0.01,
     repeats=2,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:distillation has not lowered:secateur.errors.SecateurWarning")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +124,7 @@ def test_the_largest_group_is_the_latent_state(subject: Subject) -> None:
     model = subject.model
     made = sum(model.get_parameter(f"{name}.weight").numel() + 10 for name in ("encoder.2", "dynamics.4"))
     read = sum(16 * 10 for _ in ("dynamics.0", "reward.0", "pi.0", "q1.0", "q2.0"))
-    assert interfaces.shares == (pytest.approx((made + read) / parameters(model)),)
+    assert interfaces.shares[0] == pytest.approx((made + read) / parameters(model))
     assert max(peer.shares) == pytest.approx(interfaces.shares[0])
     heads = 1 + 1 + 1 + 2  # biases of rewards, both values and actions touch no channel
     actions = 2 * 16 * 4  # nor do the columns that read actions, but their rows do
@@ -151,7 +154,9 @@ def test_nothing_is_run_twice(found: Reproduction, out: Path, monkeypatch: pytes
     def never(*_arguments: object, **_settings: object) -> Record:
         raise AssertionError("this run is known")
 
-    for name in ("run_method", "run_part", "run_masked", "analysis_cost", "planning_costs"):
+    for name in ("run_method", "run_part", "run_masked"):
+        monkeypatch.setattr(experiment, name, never)
+    for name in ("analysis_cost", "planning_costs"):
         monkeypatch.setattr(reproduction, name, never)
     monkeypatch.setattr(Setting, "run", never)
     monkeypatch.setattr(Setting, "record", never)
@@ -178,7 +183,7 @@ def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         done += 1
         return real(subject, fraction)
 
-    monkeypatch.setattr(reproduction, "run_masked", stops)
+    monkeypatch.setattr(experiment, "run_masked", stops)
     with pytest.raises(KeyboardInterrupt):
         reproduce(stub_agent(), settings, tmp_path, make=drift)
     done = 0
@@ -209,3 +214,18 @@ def test_masked_models_keep_all_latent_channels(subject: Subject) -> None:
     small = secateur.apply(subject.model, plan)
     assert np.array_equal(subject._kept(small, plan), plan.groups[subject.latent.name])
     assert np.array_equal(subject._kept(subject.model, plan), np.arange(subject.latent.size))
+
+
+def test_several_processes_make_the_same(found: Reproduction, tmp_path: Path) -> None:
+    few = replace(SETTINGS, methods=("uniform",), levels=(), distill=0)
+    told: list[tuple[str, int, int]] = []
+    made = reproduce(stub_agent(), few, tmp_path, make=drift, jobs=2, on_step=lambda *step: told.append(step))
+    assert made.masked == found.masked
+    assert made.records[0].measured.returns == pytest.approx(found.records[1].measured.returns)
+    assert told.count(("runs", 3, 3)) == 2
+
+
+def test_a_run_that_fails_beside_is_the_same_error(tmp_path: Path) -> None:
+    impossible = Settings(sparsities=(0.999,), methods=("uniform",), episodes=2, levels=(), masked=(), distill=0)
+    with pytest.raises(InfeasibleError, match="can't be met"):
+        reproduce(stub_agent(), impossible, tmp_path, make=drift, jobs=2)

@@ -23,7 +23,7 @@ def test_it_agrees_with_scipy_on_uneven_numbers() -> None:
 
 
 def test_in_words() -> None:
-    assert str(Score.of([800.0, 800.0], threshold=432.0)) == "800 ± 0 (800)"
+    assert str(Score.of([800.0, 800.0], threshold=432.0)) == "800.0 ± 0.0 (800)"
     assert str(Score.of([800.0, 800.0, 50.0, 50.0], threshold=432.0)).endswith("(50, 2 failed)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -89,6 +90,11 @@ class Method(Protocol):
         """Whether its results are distilled, too."""
         ...
 
+    @property
+    def needs_refit(self) -> bool:
+        """Whether it is the same as another method where there is no refit."""
+        ...
+
     def run(self, job: Job) -> Pruned:
         """Prune."""
         ...
@@ -106,6 +112,7 @@ class Searched:
         criterion: ranks channels where there is no refit; the norm of all their weights if not given. With refit it is
             what their loss costs after it.
         is_judged: the last candidates are compared by their return, where there is a refit.
+        is_revisited: what the first result's planner visits is learnt from, too, where there is a refit.
     """
 
     label: str
@@ -114,8 +121,14 @@ class Searched:
     latent: float | None = None
     criterion: Callable[[], Criterion] | None = None
     is_judged: bool = False
+    is_revisited: bool = False
     missing: str = ""
     is_distilled: bool = True
+
+    @property
+    def needs_refit(self) -> bool:
+        """Whether something is learnt from what the first result visits."""
+        return self.is_revisited
 
     def run(self, job: Job) -> Pruned:
         """Score, search, cut, prove, repair and choose."""
@@ -133,6 +146,7 @@ class Searched:
             finalists=settings.finalists,
             search=Search(on_progress=job.on_progress, refit_steps=0),
             graph=subject.graph,
+            revisit=partial(subject.setting.record, subject.agent) if job.refit and self.is_revisited else None,
         )
         measured = sum(e.objective is not None or e.error is not None for e in result.allocation.history)
         return Pruned(model=result.model, plan=result.plan, evaluations=measured, seconds=result.seconds)
@@ -156,6 +170,7 @@ class Peer:
     choose: Callable[[Job], tuple[secateur.PruningPlan, nn.Module | None]]
     needs: str = ""
     is_distilled: bool = False
+    needs_refit: bool = False
 
     @property
     def missing(self) -> str:
@@ -199,7 +214,13 @@ METHODS: Mapping[str, Method] = {
     "uniform-latent": Searched(f"Uniform, latent {_LATENT:.0%}", lambda _: Uniform(), latent=_LATENT),
     "norm": Searched("NormBased", lambda _: NormBased()),
     "sensitivity": Searched("Sensitivity", lambda s: Sensitivity(evaluations=s.evaluations), is_judged=True),
+    "revisited": Searched(
+        "Sensitivity, revisited", lambda s: Sensitivity(evaluations=s.evaluations), is_judged=True, is_revisited=True
+    ),
     "gradient": Searched("GradientDescent", lambda _: GradientDescent(), is_judged=True),
     "tpe": Searched("BlackBox, TPE", lambda s: BlackBox(evaluations=s.evaluations), is_judged=True),
 }
 """By name, in the order of the tables."""
+
+USUAL = tuple(name for name in METHODS if name != "torch-pruning-global")
+"""What is run where nothing is asked for: one setting of each peer."""

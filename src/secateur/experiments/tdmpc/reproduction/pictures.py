@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,24 +25,27 @@ _LABELS = [method.label for method in METHODS.values()]
 
 def all_pictures(found: Reproduction) -> Iterator[tuple[str, bytes]]:
     """File name and PNG of every figure."""
-    arms = arms_of(found)
-    yield "returns.png", _returns(found, arms)
-    for arm in arms:
-        yield f"episodes-{_file(arm)}.png", _episodes(found, arm)
-    yield "worst.png", _worst(found, arms)
+    if found.records:
+        yield from _of_methods(found, arms_of(found))
     if found.parts:
         yield "sensitivity.png", _sensitivity(found)
     if found.masked:
         yield "masked.png", _masked(found)
+    if found.planning.pruned:
+        yield "planning.png", _planning(found)
+    yield "analysis.png", _analysis(found)
+
+
+def _of_methods(found: Reproduction, arms: Sequence[Arm]) -> Iterator[tuple[str, bytes]]:
+    yield "returns.png", _returns(found, arms)
+    yield "worst.png", _worst(found, arms)
+    for arm in arms:
+        yield f"episodes-{_file(arm)}.png", _episodes(found, arm)
     yield "policy.png", _policy(found, arms[-1])
     for target in found.settings.sparsities:
         yield f"drift-{target:g}.png", _drift(found, target, arms)
         yield f"coefficients-{target:g}.png", _coefficients(found, target)
-    if found.planning.pruned:
-        yield "planning.png", _planning(found)
-    yield "analysis.png", _analysis(found)
-    if REFIT in arms:
-        yield "allocation.png", _allocation(found)
+    yield "allocation.png", _allocation(found)
 
 
 def _file(arm: Arm) -> str:
@@ -153,7 +157,8 @@ def _drift(found: Reproduction, target: float, arms: Sequence[Arm]) -> bytes:
     def lines(arm: Arm) -> list[Curve]:
         at = [(name, found.of(name, target, arm)) for name in found.settings.methods]
         drifts = [(name, each[1].drift) for name, each in at if each is not None]
-        return [Curve(METHODS[name].label, steps, drift) for name, drift in drifts]
+        # What hasn't moved at all has no place on a logarithmic scale.
+        return [Curve(METHODS[name].label, steps, [d or math.nan for d in drift]) for name, drift in drifts]
 
     own = Curve("dense, from what it encodes", steps[1:], found.dense.drift[1:])
     return panels(
@@ -193,7 +198,7 @@ def _planning(found: Reproduction) -> bytes:
         [Panel(what, [line(name, what) for name in names]) for what in (PLANNED, ONE)],
         x=_REMOVED,
         y="milliseconds",
-        title=f"{found.task}: time on one thread, median and quartiles",
+        title=f"{found.task}: median time on one thread, and the distance between its quartiles",
         x_scale="removed",
         logarithmic=True,
         order=_LABELS,

@@ -51,14 +51,15 @@ class Setting:
         world = cast(WorldModel, model)  # also pruned, it has the methods that a planner needs
         return run_episodes(world, agent.config, seeds, controller=controller, on_step=on_step, make=self.make)
 
-    def record(self, agent: Agent) -> Visits:
-        """What the agent's planner visits.
+    def record(self, agent: Agent, model: nn.Module | None = None) -> Visits:
+        """What the agent's planner visits, with its own model or a smaller one.
 
         Raises:
             ControlError: an episode fails.
         """
         on_step = self._counted(agent, "record visits")
-        return record_visits(agent.model, agent.config, seeds=CALIBRATION_SEEDS, on_step=on_step, make=self.make)
+        world = cast(WorldModel, agent.model if model is None else model)
+        return record_visits(world, agent.config, seeds=CALIBRATION_SEEDS, on_step=on_step, make=self.make)
 
     def _counted(self, agent: Agent, name: str) -> Callable[[int], object]:
         config = agent.config

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import secateur
-from secateur.allocation import Progress
+import torch
+
 from secateur.experiments.run_cache import OnStep, RunCache
 from secateur.experiments.tdmpc.checkpoints import Agent
 from secateur.experiments.tdmpc.environments import Maker, make
 from secateur.experiments.tdmpc.reproduction.analysis import AnalysisRecord, analysis_cost
+from secateur.experiments.tdmpc.reproduction.experiment import Experiment, Run, Workplace, make_beside, runs_of
 from secateur.experiments.tdmpc.reproduction.grouping import Grouping, groupings
 from secateur.experiments.tdmpc.reproduction.methods import METHODS
 from secateur.experiments.tdmpc.reproduction.planning import PlanningRecord, planning_costs
-from secateur.experiments.tdmpc.reproduction.recordings import Setting, digest, ignore_step
+from secateur.experiments.tdmpc.reproduction.recordings import ignore_step
 from secateur.experiments.tdmpc.reproduction.records import Arm, Measured, Record
-from secateur.experiments.tdmpc.reproduction.runs import PARTS, run_masked, run_method, run_part
 from secateur.experiments.tdmpc.reproduction.score import Score
 from secateur.experiments.tdmpc.reproduction.settings import FAILED, Settings
-from secateur.experiments.tdmpc.reproduction.subject import Subject
 
 TIMED = ("uniform", "sensitivity", "gradient", "tpe", "norm")
 """The methods whose models' planning is timed, two of those that were asked for at most."""
@@ -90,7 +89,7 @@ class Reproduction:
 
 
 def reproduce(
-    agent: Agent, settings: Settings, out: Path, *, on_step: OnStep = ignore_step, make: Maker = make
+    agent: Agent, settings: Settings, out: Path, *, on_step: OnStep = ignore_step, make: Maker = make, jobs: int = 1
 ) -> Reproduction:
     """Run all that is asked and isn't in ``out`` yet.
 
@@ -99,127 +98,63 @@ def reproduce(
         settings: what to run.
         out: keeps the results of single runs.
         on_step: told of the progress: of the whole, of a search, and of episodes.
-        make: makes the environments.
+        make: makes the environments; picklable if there are several jobs.
+        jobs: runs that are made at once, each in a process of its own. The time that their searches take is measured
+            all the same; the costs of analysis and planning are measured alone.
 
     Raises:
         SecateurError: an episode or a pruning fails, or a file in ``out`` can't be read or written.
     """
-    subject = Subject.of(agent, settings.seeds, out / "recordings", Setting(make=make, on_step=on_step))
-    experiment = _Experiment(subject, settings, out / "runs", on_step)
-    records = tuple(experiment.all_methods())
+    place = Workplace(agent=agent, settings=settings, out=out, make=make, threads=torch.get_num_threads())
+    experiment, runs = place.experiment(on_step), list(runs_of(settings))
+    if jobs > 1:
+        make_beside(place, runs, jobs, on_step)
+    records = _recorded(experiment, runs, on_step)
+    subject, costs = experiment.subject, _Costs(experiment, settings, out / "runs")
+    methods = tuple(records[run] for run in runs if run.kind == "method")
     return Reproduction(
         task=agent.config.task,
         parameters=agent.parameters,
         latent=subject.latent.size,
         horizon=agent.config.horizon,
         settings=settings,
-        missing=_missing(settings),
+        missing={name: METHODS[name].missing for name in settings.methods if METHODS[name].missing},
         dense=subject.dense,
-        records=records,
-        parts=tuple(experiment.all_parts()),
-        masked=tuple(experiment.all_masked()),
+        records=methods,
+        parts=tuple(records[run] for run in runs if run.kind == "part"),
+        masked=tuple(records[run] for run in runs if run.kind == "masked"),
         groupings=tuple(groupings(subject)),
-        analysis=experiment.analysis(),
-        planning=experiment.planning(records),
+        analysis=costs.analysis(),
+        planning=costs.planning(methods),
     )
 
 
-def _missing(settings: Settings) -> dict[str, str]:
-    return {name: METHODS[name].missing for name in settings.methods if METHODS[name].missing}
+def _recorded(experiment: Experiment, runs: Sequence[Run], on_step: OnStep) -> dict[Run, Record]:
+    records = {}
+    for done, run in enumerate(runs, start=1):
+        records[run] = experiment.record(run)
+        on_step("runs", done, len(runs))
+    return records
 
 
-class _Experiment:
-    """Runs that are cached on disk, and their progress."""
+@dataclass(frozen=True, eq=False)
+class _Costs:
+    """What analysis and planning cost, measured once and kept."""
 
-    def __init__(self, subject: Subject, settings: Settings, folder: Path, on_step: OnStep) -> None:
-        self._subject, self._settings, self._on_step = subject, settings, on_step
-        self._folder = folder
-        self._cache = RunCache(folder, Record.from_data)
-        self._methods = [name for name in settings.methods if not METHODS[name].missing]
-        self._done = 0
-        self._total = 2 * len(self._methods) * len(settings.sparsities)
-        self._total += 2 * len(PARTS) * len(settings.levels) + len(settings.masked)
-
-    def all_methods(self) -> Iterator[Record]:
-        settings = self._settings
-        for refit in (False, True):
-            for target in settings.sparsities:
-                for name in self._methods:
-                    yield self._counted(self._method(name, target, refit))
-
-    def all_parts(self) -> Iterator[Record]:
-        for refit in (False, True):
-            for part in PARTS:
-                for level in self._settings.levels:
-                    yield self._counted(self._part(part, level, refit))
-
-    def all_masked(self) -> Iterator[Record]:
-        for fraction in self._settings.masked:
-            key = {"masked": fraction}
-            made = self._cache.get(
-                f"masked-{fraction:g}",
-                self._key(key),
-                lambda f=fraction: run_masked(self._subject, f),  # type: ignore[misc]
-            )
-            yield self._counted(made)
+    experiment: Experiment
+    settings: Settings
+    folder: Path
 
     def analysis(self) -> AnalysisRecord:
-        cache = RunCache(self._folder, AnalysisRecord.from_data)
-        return cache.get("analysis", self._key({"analysis": True}), lambda: analysis_cost(self._subject))
+        cache = RunCache(self.folder, AnalysisRecord.from_data)
+        key = self.experiment.key({"analysis": True})
+        return cache.get("analysis", key, lambda: analysis_cost(self.experiment.subject))
 
     def planning(self, records: Sequence[Record]) -> PlanningRecord:
-        timed, repeats = self._timed(records), self._settings.repeats
-        cache = RunCache(self._folder, PlanningRecord.from_data)
-        models = [[r.method, r.target, dict(r.kept)] for r in timed]
-        key = self._key({"planning": models, "repeats": repeats})
-        return cache.get("planning", key, lambda: planning_costs(self._subject, timed, repeats))
-
-    def _timed(self, records: Sequence[Record]) -> list[Record]:
-        chosen = [name for name in TIMED if name in self._methods][:2]
-        return [r for name in chosen for r in records if r.refit and r.method == name]
-
-    def _method(self, name: str, target: float, refit: bool) -> Record:
-        method, settings = METHODS[name], self._settings
-        key = {
-            "method": name,
-            "target": target,
-            "refit": refit,
-            "evaluations": settings.evaluations,
-            "finalists": settings.finalists,
-            "distill": settings.distill if refit and method.is_distilled else 0,
-        }
-
-        def on_progress(progress: Progress) -> None:
-            self._on_step("search", progress.done, progress.total)
-
-        def make() -> Record:
-            return run_method(self._subject, name, target, settings, refit=refit, on_progress=on_progress)
-
-        return self._cache.get(f"{name}-{target:g}-{_arm(refit)}", self._key(key), make)
-
-    def _part(self, part: str, level: float, refit: bool) -> Record:
-        settings = self._settings
-        key = {"part": part, "level": level, "refit": refit, "episodes": settings.sensitivity_episodes}
-
-        def make() -> Record:
-            return run_part(self._subject, part, level, settings, refit=refit)
-
-        return self._cache.get(f"only-{part}-{level:g}-{_arm(refit)}", self._key(key), make)
-
-    def _key(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """All that a run's result depends on."""
-        return {
-            "episodes": self._settings.episodes,
-            **asked,
-            "agent": digest(self._subject.agent),
-            "secateur": secateur.__version__,
-        }
-
-    def _counted(self, record: Record) -> Record:
-        self._done += 1
-        self._on_step("runs", self._done, self._total)
-        return record
-
-
-def _arm(refit: bool) -> str:
-    return "refit" if refit else "plain"
+        there = {record.method for record in records}
+        chosen = [name for name in TIMED if name in there][:2]
+        timed = [r for name in chosen for r in records if r.refit and r.method == name]
+        repeats = self.settings.repeats
+        key = self.experiment.key({"planning": [[r.method, r.target, dict(r.kept)] for r in timed], "repeats": repeats})
+        cache = RunCache(self.folder, PlanningRecord.from_data)
+        return cache.get("planning", key, lambda: planning_costs(self.experiment.subject, timed, repeats))

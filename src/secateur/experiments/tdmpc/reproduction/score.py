@@ -45,4 +45,4 @@ class Score:
     def __str__(self) -> str:
         """Mean and half the interval's width; the worst episode and the failures in brackets."""
         failed = f", {self.failures} failed" if self.failures else ""
-        return f"{self.mean:.0f} ± {self.high - self.mean:.0f} ({self.worst:.0f}{failed})"
+        return f"{self.mean:.1f} ± {self.high - self.mean:.1f} ({self.worst:.0f}{failed})"

@@ -77,8 +77,8 @@ def policy_table(found: Reproduction, arm: Arm) -> Table:
 def error_table(found: Reproduction, arm: Arm) -> Table:
     """Error of rewards, values and actions along rollouts."""
     note = (
-        "Mean squared error over the variance of the dense model's predictions, on visits that pruning didn't see; "
-        "mean of rewards, values and actions. This is what searches compare candidates by."
+        "Mean squared error over the variance of the dense model's predictions, on visits of the same episodes that "
+        "pruning didn't see; mean of rewards, values and actions. This is what searches compare candidates by."
     )
     title = f"error of predictions, {arm_name(found, arm)}"
     return _by_sparsity(found, title, arm, lambda _, m: f"{m.error:.2g}", "0", note)

@@ -1,0 +1,187 @@
+"""The runs of a reproduction: which there are, and how each is made once, here or in processes beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import secateur
+from secateur.allocation import Progress
+from secateur.errors import SecateurError
+from secateur.experiments.run_cache import OnStep, RunCache
+from secateur.experiments.tdmpc.checkpoints import Agent
+from secateur.experiments.tdmpc.environments import Maker
+from secateur.experiments.tdmpc.reproduction.methods import METHODS
+from secateur.experiments.tdmpc.reproduction.recordings import Setting, digest, ignore_step
+from secateur.experiments.tdmpc.reproduction.records import Record
+from secateur.experiments.tdmpc.reproduction.runs import PARTS, run_masked, run_method, run_part
+from secateur.experiments.tdmpc.reproduction.settings import Settings
+from secateur.experiments.tdmpc.reproduction.subject import Subject
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        kind: a method to a sparsity, a part alone, or PyTorch's masks.
+        name: of the method or the part.
+        value: the sparsity, or the fraction of channels or rows.
+        refit: whether to refit.
+    """
+
+    kind: Literal["method", "part", "masked"]
+    name: str
+    value: float
+    refit: bool
+
+    @property
+    def file(self) -> str:
+        """What the name of its result's file begins with."""
+        if self.kind == "masked":
+            return f"masked-{self.value:g}"
+        only = "only-" if self.kind == "part" else ""
+        return f"{only}{self.name}-{self.value:g}-{'refit' if self.refit else 'plain'}"
+
+
+def runs_of(settings: Settings) -> Iterator[Run]:
+    """All runs, in order. Methods whose package isn't installed are left out."""
+    methods = [name for name in settings.methods if not METHODS[name].missing]
+    for refit in (False, True):
+        for target in settings.sparsities:
+            chosen = [name for name in methods if refit or not METHODS[name].needs_refit]
+            yield from (Run("method", name, target, refit) for name in chosen)
+    for refit in (False, True):
+        for part in PARTS:
+            yield from (Run("part", part, level, refit) for level in settings.levels)
+    yield from (Run("masked", "ln-structured", fraction, False) for fraction in settings.masked)
+
+
+class Experiment:
+    """Runs whose results are kept on disk.
+
+    Args:
+        subject: the dense agent.
+        settings: what was asked.
+        folder: keeps the results.
+        on_step: told of a search's progress.
+    """
+
+    def __init__(self, subject: Subject, settings: Settings, folder: Path, on_step: OnStep) -> None:
+        self.subject, self._settings, self._on_step = subject, settings, on_step
+        self._cache = RunCache(folder, Record.from_data)
+        self._digest = digest(subject.agent)
+
+    def record(self, run: Run) -> Record:
+        """The result of a run, read if it is there.
+
+        Raises:
+            SecateurError: it fails, or its file can't be read or written.
+        """
+        return self._cache.get(run.file, self.key(self._asked(run)), lambda: self._make(run))
+
+    def key(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What is asked, and all else that its result depends on."""
+        common = {"agent": self._digest, "secateur": secateur.__version__}
+        return {"episodes": self._settings.episodes, **asked, **common}
+
+    def _asked(self, run: Run) -> dict[str, Any]:
+        settings = self._settings
+        if run.kind == "masked":
+            return {"masked": run.value}
+        if run.kind == "part":
+            episodes = settings.sensitivity_episodes
+            return {"part": run.name, "level": run.value, "refit": run.refit, "episodes": episodes}
+        return {
+            "method": run.name,
+            "target": run.value,
+            "refit": run.refit,
+            "evaluations": settings.evaluations,
+            "finalists": settings.finalists,
+            "distill": settings.distill if run.refit and METHODS[run.name].is_distilled else 0,
+        }
+
+    def _make(self, run: Run) -> Record:
+        subject, settings = self.subject, self._settings
+        if run.kind == "masked":
+            return run_masked(subject, run.value)
+        if run.kind == "part":
+            return run_part(subject, run.name, run.value, settings, refit=run.refit)
+
+        def on_progress(progress: Progress) -> None:
+            self._on_step("search", progress.done, progress.total)
+
+        return run_method(subject, run.name, run.value, settings, refit=run.refit, on_progress=on_progress)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Workplace:
+    """What a process needs to make runs.
+
+    Attributes:
+        agent: the dense agent.
+        settings: what was asked.
+        out: keeps recordings and results; the recordings are there already.
+        make: makes the environments; picklable.
+        threads: torch's, of every process.
+    """
+
+    agent: Agent
+    settings: Settings
+    out: Path
+    make: Maker
+    threads: int
+
+    def experiment(self, on_step: OnStep = ignore_step) -> Experiment:
+        """The runs, of a subject that is read from disk; episodes are run where there are none.
+
+        Raises:
+            SecateurError: an episode fails, or a file can't be read or written.
+        """
+        setting = Setting(make=self.make, on_step=on_step)
+        subject = Subject.of(self.agent, self.settings.seeds, self.out / "recordings", setting)
+        return Experiment(subject, self.settings, self.out / "runs", on_step)
+
+
+def make_beside(place: Workplace, runs: Sequence[Run], jobs: int, on_step: OnStep) -> None:
+    """Make runs in several processes; their results are on disk then.
+
+    Args:
+        place: what every process needs.
+        runs: what to make.
+        jobs: how many at once.
+        on_step: told of the runs that are done.
+
+    Raises:
+        SecateurError: a run fails. Those that are under way are finished, and the others not begun.
+    """
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=(place,)) as pool:
+        pending = [pool.submit(_make, run) for run in runs]
+        try:
+            for done, future in enumerate(as_completed(pending), start=1):
+                future.result()
+                on_step("runs", done, len(runs))
+        except (SecateurError, KeyboardInterrupt):
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_experiment: Experiment | None = None
+"""Of a process that makes runs for another one."""
+
+
+def _begin(place: Workplace) -> None:
+    global _experiment
+    torch.set_num_threads(place.threads)
+    _experiment = place.experiment()
+
+
+def _make(run: Run) -> None:
+    assert _experiment is not None
+    _experiment.record(run)
