@@ -29,3 +29,9 @@ def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match=r"file/result\.json can't be written: (Not a directory|File exists)"):
         write_whole(tmp_path / "file" / "result.json", b"")
+
+
+def test_others_may_read_what_the_umask_allows(tmp_path: Path) -> None:
+    write_whole(tmp_path / "mine.txt", b"")
+    (tmp_path / "plain.txt").touch()
+    assert (tmp_path / "mine.txt").stat().st_mode == (tmp_path / "plain.txt").stat().st_mode

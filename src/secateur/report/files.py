@@ -23,8 +23,16 @@ def write_whole(path: Path, content: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
+            Path(partial).chmod(0o666 & ~_umask())
             Path(partial).replace(path)
         finally:
             Path(partial).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    """What new files don't allow; a temporary file is its owner's alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
