@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 import secateur
 from secateur.allocation import Progress
-from secateur.errors import SecateurError
+from secateur.errors import ControlError
 from secateur.experiments.run_cache import OnStep, RunCache
 from secateur.experiments.tdmpc.checkpoints import Agent
 from secateur.experiments.tdmpc.environments import Maker
@@ -160,6 +161,7 @@ def make_beside(place: Workplace, runs: Sequence[Run], jobs: int, on_step: OnSte
 
     Raises:
         SecateurError: a run fails. Those that are under way are finished, and the others not begun.
+        ControlError: a process has died.
     """
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=(place,)) as pool:
         pending = [pool.submit(_make, run) for run in runs]
@@ -167,9 +169,13 @@ def make_beside(place: Workplace, runs: Sequence[Run], jobs: int, on_step: OnSte
             for done, future in enumerate(as_completed(pending), start=1):
                 future.result()
                 on_step("runs", done, len(runs))
-        except (SecateurError, KeyboardInterrupt):
+        except BrokenProcessPool as error:
+            raise ControlError(
+                "a process that makes runs has died, perhaps for lack of memory; what it was making is lost, the rest "
+                "is kept: run the same command again with fewer --jobs"
+            ) from error
+        finally:
             pool.shutdown(cancel_futures=True)
-            raise
 
 
 _experiment: Experiment | None = None
