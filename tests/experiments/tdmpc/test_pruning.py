@@ -190,6 +190,7 @@ def test_what_the_smaller_model_visits_joins_the_visits() -> None:
     (first,) = given
     assert_equal(first, prune_agent(model, 0.6, visits=VISITS).model)
     assert_equal(found.model, prune_agent(model, 0.6, visits=VISITS.joined(more)).model)
+    assert found.visits.rows == VISITS.rows + more.rows
     assert found.seconds["revisit"] >= 0
 
 

@@ -29,6 +29,7 @@ from secateur.experiments.tdmpc.pruning import prune_agent
 from secateur.experiments.tdmpc.reproduction.settings import CHOICE_SEEDS, Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
 from secateur.experiments.tdmpc.reproduction.whole_model import WholeModel
+from secateur.experiments.tdmpc.visits import Visits
 from secateur.experiments.torch_masks import RowNorms, mask_rows, smallest_rows
 from secateur.importance import Criterion
 
@@ -62,12 +63,14 @@ class Pruned:
     Attributes:
         model: refitted, if that was asked.
         plan: what was kept.
+        visits: what it is distilled on; the subject's if not given.
         evaluations: candidates that were measured.
         seconds: wall-clock time by phase.
     """
 
     model: nn.Module
     plan: secateur.PruningPlan
+    visits: Visits | None = None
     evaluations: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -149,7 +152,13 @@ class Searched:
             revisit=partial(subject.setting.record, subject.agent) if job.refit and self.is_revisited else None,
         )
         measured = sum(e.objective is not None or e.error is not None for e in result.allocation.history)
-        return Pruned(model=result.model, plan=result.plan, evaluations=measured, seconds=result.seconds)
+        return Pruned(
+            model=result.model,
+            plan=result.plan,
+            visits=result.visits,
+            evaluations=measured,
+            seconds=result.seconds,
+        )
 
     def _target(self, job: Job) -> Sparsity:
         interfaces = {} if self.latent is None else {job.subject.latent.name: self.latent}

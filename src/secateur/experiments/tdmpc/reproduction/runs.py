@@ -119,6 +119,6 @@ def _record(
 
 
 def _distilled(subject: Subject, pruned: Pruned, seconds: float) -> Measured:
-    batches = subject.visits.batches(DISTILLED_ROWS)
+    batches = (pruned.visits or subject.visits).batches(DISTILLED_ROWS)
     model = secateur.distill(pruned.model, subject.model, batches, seconds=seconds, plan=pruned.plan)
     return subject.measure(model, pruned.plan)
