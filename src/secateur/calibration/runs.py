@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from secateur.errors import CalibrationError, SecateurError
+from secateur.graph.attributes import attributes_kept
 from secateur.graph.entry_point import call_forward
 from secateur.graph.randomness import same_randomness
 
@@ -145,20 +145,10 @@ def left_alone(model: nn.Module) -> Iterator[None]:
 
     Inside, modules hold copies of their buffers: what a run writes into one can be part of a graph until it is used.
     """
-    held = [(module, dict(vars(module))) for module in model.modules()]
-    values = (value for _, before in held for value in before.values())
-    containers = [(value, copy.copy(value)) for value in values if type(value) in (list, dict, set)]
     copies: dict[int, torch.Tensor] = {}
-    for module, _ in held:
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-    try:
+    with attributes_kept(model):
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
         yield
-    finally:
-        for module, before in held:
-            vars(module).clear()
-            vars(module).update(before)
-        for container, before_it in containers:
-            container.clear()
-            (container.extend if isinstance(container, list) else container.update)(before_it)

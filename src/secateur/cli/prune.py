@@ -21,7 +21,7 @@ from secateur.cli.options import Factory, InputShape, Json, Run, check_writable,
 from secateur.cli.progress import search_bar
 from secateur.cli.results import as_data, show
 from secateur.errors import StorageError
-from secateur.io.layout import PLAN, TENSORS
+from secateur.io.layout import PLAN, foreign_files
 from secateur.recovery.refit import STEPS
 
 
@@ -241,7 +241,7 @@ def _check_destinations(out: Path) -> None:
     model = out / "model"
     if model.exists() and not model.is_dir():
         raise typer.BadParameter(f"--out: {model} is a file, where the folder of the smaller model goes")
-    others = sorted(item.name for item in model.iterdir() if item.name not in (TENSORS, PLAN)) if model.exists() else []
+    others = foreign_files(model)
     if others:
         raise typer.BadParameter(f"--out: {model} holds other files ({others[0]}, ...); choose another folder")
     for file in (model / PLAN, out / "result.json"):

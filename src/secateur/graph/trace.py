@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from secateur.errors import SecateurError, SecateurWarning, TraceError
+from secateur.graph.attributes import attributes_kept
 from secateur.graph.build import build_graph
 from secateur.graph.collector import collector_paused
 from secateur.graph.components import ComponentPart, ComponentSpec, component_map, listed, paths_of
@@ -102,20 +102,11 @@ def _left_alone(model: nn.Module) -> Iterator[None]:
 
     So hidden state that the model keeps between calls is the same before every run, and nothing of a run stays behind.
     """
-    held = [(module, dict(vars(module))) for module in model.modules()]
-    containers = [
-        (value, copy.copy(value)) for _, before in held for value in before.values() if type(value) in (list, dict, set)
-    ]
     values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
-        yield
+        with attributes_kept(model):
+            yield
     finally:
-        for module, before in held:
-            vars(module).clear()
-            vars(module).update(before)
-        for container, before_it in containers:
-            container.clear()
-            (container.extend if isinstance(container, list) else container.update)(before_it)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)

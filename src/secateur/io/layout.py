@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -16,6 +18,11 @@ FORMAT = "secateur-model"
 
 TIED = "tied"
 """The key in the safetensors metadata that holds, as JSON, other names of tied tensors to the first."""
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """What a folder holds that is no part of a saved model, sorted; nothing if there is no folder."""
+    return sorted(item.name for item in folder.iterdir() if item.name not in (TENSORS, PLAN)) if folder.exists() else []
 
 
 def stored_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

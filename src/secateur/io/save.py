@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from secateur.errors import PlanError, StorageError
-from secateur.io.layout import FORMAT, PLAN, TENSORS, TIED, stored_tensors
+from secateur.io.layout import FORMAT, PLAN, TENSORS, TIED, foreign_files, stored_tensors
 from secateur.plan import PruningPlan, named_tensors
 
 
@@ -64,9 +64,7 @@ def _check_is_smaller_model(model: nn.Module, plan: PruningPlan) -> None:
 def _check_replaceable(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder} is a file; give the name of a folder")
-    others = (
-        sorted(item.name for item in folder.iterdir() if item.name not in (TENSORS, PLAN)) if folder.exists() else []
-    )
+    others = foreign_files(folder)
     if others:
         raise StorageError(f"{folder} holds other files ({others[0]}, ...); choose another folder, or empty this one")
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 from torch import nn
 
 from secateur.plan import PruningPlan
@@ -23,6 +27,19 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of_mean(cls, values: NDArray[np.floating[Any]], confidence: float) -> Estimate:
+        """The mean of repeated measurements with its confidence interval, by Student's t.
+
+        Args:
+            values: at least two, shape (count,).
+            confidence: in (0, 1).
+        """
+        mean, count = float(values.mean()), len(values)
+        error = float(values.std(ddof=1)) / math.sqrt(count)
+        margin = float(stats.t.ppf((1 + confidence) / 2, df=count - 1)) * error
+        return cls(mean, mean - margin, mean + margin)
 
     @property
     def interval(self) -> tuple[float, float] | None:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from secateur.calibration import evaluating
@@ -72,10 +71,7 @@ class Repeats:
             raise ObjectiveError(f"the repeated metric must return finite numbers; for the seeds: {values.tolist()}")
         if self.aggregate != "mean":
             return Estimate(low if self.aggregate == "lowest" else high, low, high)
-        mean = float(values.mean())
-        error = float(values.std(ddof=1)) / math.sqrt(len(values))
-        margin = float(stats.t.ppf((1 + self.confidence) / 2, df=len(values) - 1)) * error
-        return Estimate(mean, mean - margin, mean + margin)
+        return Estimate.of_mean(values, self.confidence)
 
     @property
     def name(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, get_args
@@ -10,7 +9,6 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 
 from secateur.calibration import evaluating
@@ -59,12 +57,10 @@ class Episodes:
         Raises:
             ControlError: one episode has no spread.
         """
-        count = len(self.returns)
-        if count < 2:
+        if len(self.returns) < 2:
             raise ControlError("the interval of a mean return needs at least 2 episodes; there is 1")
-        error = float(self.returns.std(ddof=1)) / math.sqrt(count)
-        margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, df=count - 1)) * error
-        return self.mean - margin, self.mean + margin
+        estimate = Estimate.of_mean(self.returns, CONFIDENCE)
+        return estimate.low, estimate.high
 
     @property
     def worst(self) -> float:

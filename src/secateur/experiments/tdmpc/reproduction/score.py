@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from secateur.experiments.tdmpc.episodes import CONFIDENCE
+from secateur.metrics import Estimate
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,9 @@ class Score:
     def of(cls, returns: Sequence[float], threshold: float) -> Score:
         """Of at least two episodes; those below ``threshold`` have failed."""
         values = np.asarray(returns, dtype=np.float64)
-        mean, count = float(values.mean()), len(values)
-        error = float(values.std(ddof=1)) / math.sqrt(count)
-        margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, df=count - 1)) * error
+        mean = Estimate.of_mean(values, CONFIDENCE)
         failures = int((values < threshold).sum())
-        return cls(mean, mean - margin, mean + margin, float(values.min()), failures, count)
+        return cls(mean.value, mean.low, mean.high, float(values.min()), failures, len(values))
 
     def __str__(self) -> str:
         """Mean and half the interval's width; the worst episode and the failures in brackets."""
