@@ -110,3 +110,137 @@ class ResidualStack(nn.Module):
         for block in self.blocks:
             h = torch.relu(h + block(h))
         return self.head(h.mean((2, 3)))
+
+
+class AttentionStack(nn.Module):
+    """``depth`` pre-norm transformer blocks on a sequence of tokens, for time against depth."""
+
+    def __init__(self, depth: int, width: int = 32, heads: int = 4, tokens: int = 64) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(tokens, width)
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, tokens)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.blocks(self.embed(tokens))))
+
+
+class RecurrentStack(nn.Module):
+    """``depth`` recurrent layers (``nn.LSTM`` or ``nn.GRU``) on top of each other, for time against depth."""
+
+    def __init__(self, depth: int, kind: type[nn.RNNBase], width: int = 16) -> None:
+        super().__init__()
+        self.layers = kind(6, width, num_layers=depth, batch_first=True)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(x)[0][:, -1])
+
+
+class CellLoop(nn.Module):
+    """A ``nn.GRUCell`` called step by step, with a head at every step, for time against the length of a rollout."""
+
+    def __init__(self, steps: int, width: int = 32) -> None:
+        super().__init__()
+        self.steps = steps
+        self.encoder = nn.Linear(6, width)
+        self.cell = nn.GRUCell(width, width)
+        self.head = nn.Linear(width, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = torch.tanh(self.encoder(x))
+        outputs = []
+        for _ in range(self.steps):
+            state = self.cell(torch.tanh(self.encoder(x)), state)
+            x = x + self.head(state)
+            outputs.append(x)
+        return torch.stack(outputs)
+
+
+class GroupedQueryAttention(nn.Module):
+    """Causal attention with rotary positions; several query heads share one head of keys and values."""
+
+    def __init__(self, width: int, heads: int, key_heads: int) -> None:
+        super().__init__()
+        self.head_dim = width // heads
+        self.shared_by = heads // key_heads
+        self.queries = nn.Linear(width, heads * self.head_dim, bias=False)
+        self.keys = nn.Linear(width, key_heads * self.head_dim, bias=False)
+        self.values = nn.Linear(width, key_heads * self.head_dim, bias=False)
+        self.output = nn.Linear(heads * self.head_dim, width, bias=False)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = (
+            project(x).view(batch, tokens, -1, self.head_dim).transpose(1, 2)
+            for project in (self.queries, self.keys, self.values)
+        )
+        q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+        k, v = (t.repeat_interleave(self.shared_by, dim=1) for t in (k, v))
+        heads = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.output(heads.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding (arXiv 2104.09864), halves against each other."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+class SwiGLU(nn.Module):
+    """The gated feed-forward part (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+class DecoderBlock(nn.Module):
+    """A pre-norm block of grouped-query attention and SwiGLU."""
+
+    def __init__(self, width: int, heads: int, key_heads: int, hidden: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = GroupedQueryAttention(width, heads, key_heads)
+        self.mlp_norm = nn.RMSNorm(width)
+        self.mlp = SwiGLU(width, hidden)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Decoder(nn.Module):
+    """A language model in the manner of Llama (arXiv 2407.21783) with tied embeddings; by default 1.0 billion."""
+
+    def __init__(
+        self,
+        width: int = 2048,
+        depth: int = 16,
+        heads: int = 32,
+        key_heads: int = 8,
+        hidden: int = 6144,
+        vocabulary: int = 128256,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList(DecoderBlock(width, heads, key_heads, hidden) for _ in range(depth))
+        self.norm = nn.RMSNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.embedding.weight
+        half = width // heads // 2
+        self.register_buffer("frequencies", 500000.0 ** (-torch.arange(half) / half), persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        angles = torch.outer(torch.arange(tokens.shape[1], device=tokens.device), self.frequencies).repeat(1, 2)
+        cos, sin = angles.cos(), angles.sin()
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return self.head(self.norm(x))

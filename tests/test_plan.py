@@ -87,9 +87,9 @@ def test_attributes_and_mixing_follow_what_changes() -> None:
             GroupSketch("b", 4, {("c.v", 0): None}, mixing=("softmax",)),
         ],
         attributes=(
-            AttributeSize("c.conv", "groups", None, Affine(1, ((0, 2),))),
-            AttributeSize("c.flat", "unflattened_size", 0, Affine(0, ((0, 1),))),
-            AttributeSize("c.other", "groups", None, Affine(0, ((1, 1),))),
+            AttributeSize("c.conv.groups", Affine(1, ((0, 2),))),
+            AttributeSize("c.flat.unflattened_size[0]", Affine(0, ((0, 1),))),
+            AttributeSize("c.other.groups", Affine(0, ((1, 1),))),
         ),
     )
     made = plan(sketch.graph(), random_scores(sketch.graph()), {"a": 0.5})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from secateur.allocation import (
 from secateur.allocation.evaluator import measured
 from secateur.allocation.objective import metric_name
 from secateur.calibration import CalibrationData, as_calibration
-from secateur.errors import ObjectiveError, SecateurWarning, TargetError
+from secateur.errors import InfeasibleError, ObjectiveError, TargetError, warn
 from secateur.graph.describe import to_text
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import DependencyGraph
+from secateur.graph.shortfall import shortfall_warning, unreachable
 from secateur.graph.trace import trace
 from secateur.importance import Criterion, Magnitude, Reconstruction
 from secateur.plan import PruningPlan, plan
@@ -102,7 +103,8 @@ def prune(
         example_inputs: a tensor, a tuple (positional) or a mapping (keywords) of inputs for ``model(...)``.
         run: instead of them, a function that takes the model, exercises it and returns the outputs whose sizes stay.
         components: name to a module, a module's dotted name, or a list of these; each direct child if not given.
-        protect: modules, or dotted names of modules or parameters, whose output axes stay.
+        protect: whose output axes stay: modules, parameters, dotted names of either, patterns of such names
+            (``"*.head"``), or classes of modules.
         target: fraction to remove, in (0, 1); or a :class:`secateur.Sparsity`, or :class:`secateur.Smallest` for the
             smallest model that satisfies the constraints, which say the next two themselves.
         of: what the fraction is of: ``"params"``, ``"macs"`` or ``"latency"``.
@@ -120,12 +122,14 @@ def prune(
         The smaller model with its plan, the graph, both sizes and the proof.
 
     Warns:
-        SecateurWarning: as in :func:`secateur.refit`; the objective is infinite for the dense model, such as the PSNR
-            of the model whose outputs are the targets; or it fails for the finished model alone.
+        SecateurWarning: as in :func:`secateur.trace` and :func:`secateur.refit`; the objective is infinite for the
+            dense model, such as the PSNR of the model whose outputs are the targets; it fails for the finished model
+            alone; or the parameters fall by less than half of what was asked for: which parameter axes stay, and why.
 
     Raises:
         TraceError: the model can't be traced: no parameters, a failing run, unknown names.
-        TargetError: the target is malformed or can't be met; the message names the nearest that can.
+        TargetError: the target is malformed or can't be met; the message names the nearest that can, and, if it is more
+            than can leave, what stays and why.
         ConstraintError: no candidate satisfies every constraint; the message names the nearest miss.
         ObjectiveError: the objective fails for the dense model, which is measured before anything else, for every
             candidate or for the result; or it is missing where the strategy needs it.
@@ -142,18 +146,20 @@ def prune(
     data = None if calibration is None else as_calibration(calibration).source
     before = Stage("before", graph.cost(), _dense_objective(objective, model))
     scores = (criterion or default_criterion(data))(graph, model)
-    allocation = allocate(
-        graph,
-        scores,
-        checked,
-        strategy=strategy,
-        model=model,
-        # Uniform has but one candidate: the finished model is measured instead.
-        objective=None if isinstance(strategy, Uniform) else objective,
-        constraints=constraints,
-        calibration=data,
-        search=search or Search(),
-    )
+    with _saying_what_stays(graph, checked):
+        allocation = allocate(
+            graph,
+            scores,
+            checked,
+            strategy=strategy,
+            model=model,
+            # Uniform has but one candidate: the finished model is measured instead.
+            objective=None if isinstance(strategy, Uniform) else objective,
+            constraints=constraints,
+            calibration=data,
+            search=search or Search(),
+        )
+    _warn_of_shortfall(graph, checked, allocation)
     pruning = plan(graph, scores, allocation.coefficients)
     dense = allocation.dense(model)
     small = apply(dense, pruning)
@@ -172,6 +178,28 @@ def _target(target: float | Target, of: str, tolerance: float) -> Target:
         if given not in (default, getattr(target, name, default)):
             raise TargetError(f"{name}={given!r} contradicts the target, {target}; give it in the target alone")
     return target
+
+
+@contextmanager
+def _saying_what_stays(graph: DependencyGraph, target: Target) -> Iterator[None]:
+    """Add to the error of a target that is out of reach which parameter axes keep it so."""
+    try:
+        yield
+    except InfeasibleError as error:
+        if not isinstance(target, Sparsity) or target.rho is None:
+            raise
+        stays = unreachable(graph, target.rho - target.tolerance, "params" if target.of == "params" else "macs")
+        if stays is None:
+            raise
+        raise InfeasibleError(f"{error}. {stays}") from error
+
+
+def _warn_of_shortfall(graph: DependencyGraph, target: Target, allocation: AllocationResult) -> None:
+    """A target with a large tolerance may be met by next to nothing."""
+    if isinstance(target, Sparsity) and target.rho is not None and target.of == "params":
+        warning = shortfall_warning(graph, target.rho, allocation.kept)
+        if warning is not None:
+            warn(warning)
 
 
 def default_criterion(calibration: CalibrationData | None) -> Criterion:
@@ -197,7 +225,7 @@ def _dense_objective(objective: Objective | None, model: nn.Module) -> float | N
         if math.isfinite(value):
             return value
         reason = f"the metric {metric_name(objective)!r} is {value} for it"
-    warnings.warn(f"the objective of the dense model isn't reported: {reason}", SecateurWarning, stacklevel=3)
+    warn(f"the objective of the dense model isn't reported: {reason}")
     return None
 
 
@@ -210,5 +238,5 @@ def _finished_objective(
     except ObjectiveError as error:
         if not searched:
             raise
-        warnings.warn(f"the objective of the finished model isn't reported: {error}", SecateurWarning, stacklevel=3)
+        warn(f"the objective of the finished model isn't reported: {error}")
         return None

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+
+_PACKAGE = str(Path(__file__).parent)
+
 
 class SecateurError(Exception):
     """Base of every error a user's input can cause; anything else that escapes is a bug in Secateur."""
@@ -57,3 +64,19 @@ class StorageError(SecateurError):
 
 class SecateurWarning(UserWarning):
     """Something the user should know that doesn't stop the work, such as few calibration rows."""
+
+
+def warn(message: str) -> None:
+    """Give a :class:`SecateurWarning` that points at the line which called Secateur, however deep inside this is."""
+    frame: FrameType = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    # What warnings.warn does with a stacklevel; its skip_file_prefixes exists from Python 3.12 on only.
+    warnings.warn_explicit(
+        message,
+        SecateurWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__", "<unknown>"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )

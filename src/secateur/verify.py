@@ -34,8 +34,9 @@ from secateur.graph.graph import DependencyGraph
 from secateur.graph.randomness import same_randomness
 from secateur.graph.solve import Solution, solve
 from secateur.graph.storage import tied_names
-from secateur.graph.trace import pin_unreached, run_traced
+from secateur.graph.trace import run_traced
 from secateur.graph.tracer import Tracer
+from secateur.graph.unreached import settle_unreached
 from secateur.masking import MaskingTracer, ReplayTracer
 from secateur.plan import PruningPlan, named_tensors
 from secateur.plan import plan as make_plan
@@ -172,7 +173,7 @@ class _Check:
         tracer = Tracer(model, self._components)
         restart()
         self.sizes = [_largest(t) for t in tensors_in(run_traced(model, entry_point, tracer))]
-        pin_unreached(tracer.trace)
+        settle_unreached(model, tracer.trace)
         self._axes = {(a.parameter, a.axis): a.labels for a in tracer.trace.axes}
         self._solution: Solution = solve(tracer.trace)
         self.graph: DependencyGraph = build_graph(model, tracer.trace, self._solution, self._components, entry_point)
@@ -248,7 +249,7 @@ class _Check:
                 "torch.nn's own modules (a number, an attribute) didn't follow; protect that layer, or read the size "
                 "from x.shape"
             ) from error
-        pin_unreached(tracer.trace)
+        settle_unreached(small, tracer.trace)
         graph = build_graph(small, tracer.trace, solve(tracer.trace), components, self._entry_point)
         tied = tied_names(named_tensors(small))
         counted = sum(p.numel() for name, p in small.named_parameters() if name not in tied)

@@ -139,6 +139,11 @@ def test_it_can_be_read() -> None:
         ({"objective": Minimize(psnr())}, {"objective": Minimize(Named())}, "objective"),
         ({"objective": psnr()}, {"objective": Minimize(psnr())}, "objective"),
         (*({"constraints": (Constraint(m, at_least=1, name="c"),)} for m in (psnr(), Named())), "constraints"),
+        ({"calibration": [INPUTS]}, {"calibration": [INPUTS + 1]}, "calibration data"),
+        ({"calibration": [INPUTS]}, {"calibration": [INPUTS.reshape(2, 8, 6)]}, "calibration data"),
+        ({"calibration": [INPUTS]}, {"calibration": [INPUTS.view(torch.int32)]}, "calibration data"),
+        ({"calibration": [INPUTS]}, {"calibration": [*INPUTS.split(8)]}, "calibration data"),
+        ({"calibration": [{"x": INPUTS}]}, {"calibration": [{"y": INPUTS}]}, "calibration data"),
     ],
 )
 def test_a_study_tells_them_apart(first: dict[str, Any], second: dict[str, Any], part: str) -> None:
@@ -147,8 +152,8 @@ def test_a_study_tells_them_apart(first: dict[str, Any], second: dict[str, Any],
     scores = secateur.importance.Magnitude()(graph, model)
 
     def found(settings: dict[str, Any]) -> dict[str, Any]:
-        settings = {"objective": None, "constraints": (), **settings}
-        return fingerprint(Evaluator(graph, scores, model, calibration=None, **settings))
+        settings = {"objective": None, "constraints": (), "calibration": None, **settings}
+        return fingerprint(Evaluator(graph, scores, model, **settings))
 
     assert {name for name, value in found(first).items() if found(second)[name] != value} == {part}
     assert found(first) == found(first)

@@ -43,6 +43,7 @@ def test_a_second_time_trains_and_runs_nothing(secateur: CommandLine) -> None:
         ([], ["EXPERIMENT"]),
         (["mnist-autoencoder", "--sparsity", "1.2"], ["--sparsity must lie between 0 and 1; it is 1.2"]),
         (["mnist-autoencoder", "--method", "best"], ["--method 'best' is none of", "uniform", "gradient"]),
+        (["mnist-autoencoder", "--drop", "nan"], ["--drop must be a finite number of dB; it is nan"]),
         (["mnist-autoencoder", "--seeds", "0"], ["--seeds"]),
         (["mnist-autoencoder", "--latent", "tanh"], ["tanh", "relu"]),
         (["mnist-autoencoder", "--data", "nowhere"], ["idx3-ubyte.gz can't be read from nowhere"]),

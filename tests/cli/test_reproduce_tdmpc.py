@@ -71,7 +71,9 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(secateur: CommandLine, monke
             ["--checkpoint", "agent", "--task", "walker-walk"],
             ["agent holds no agent for 'walker-walk'; it has cartpole"],
         ),
-        (["--task", "humanoid-walk"], ["no trained agent for 'humanoid-walk' comes with Secateur"]),
+        (["--task", "humanoid-walk"], ["no trained agent for 'humanoid-walk' comes with Secateur", "--checkpoint"]),
+        (["--distill", "nan"], ["--distill", "greater than or equal to 0"]),
+        (["--distill", "inf"], ["--distill must be a finite number of seconds; it is inf"]),
         (["--checkpoint", "zoo.py"], ["--checkpoint", "is a file"]),
     ],
 )

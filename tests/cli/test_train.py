@@ -51,8 +51,8 @@ def test_train_writes_the_agent_shows_its_return_and_goes_on(secateur: CommandLi
     steps = data["training"]["steps"]  # of the better one of two evaluations
     assert steps in (20, 40)
     assert data["config"]["steps"] == steps
-    command = f"secateur train tdmpc --task cartpole-balance --preset quick --steps {steps} --seed 0 --evaluate-every 1"
-    assert data["command"] == agent.notes["command"] == command
+    options = f"--task cartpole-balance --preset quick --steps {steps} --seed 0 --evaluate-every 1 --threads 1"
+    assert data["command"] == agent.notes["command"] == f"secateur train tdmpc {options}"
 
     again = run(secateur, "--out", "agent", "--evaluate-every", "1")
     assert again.out == outcome.out

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import secateur
+from secateur.errors import InfeasibleError
 from secateur.experiments.autoencoder import Autoencoder
 from secateur.experiments.torch_masks import RowNorms, mask_fraction, mask_rows, random_rows, smallest_rows
 
@@ -39,6 +40,12 @@ def test_removing_the_zeroed_rows_gives_the_asked_sparsity(
         zeroed = int((weight(masked.model, layer).abs().sum(dim=1) == 0).sum())
         assert zeroed == round(masked.amount * len(weight(dense, layer)))
         assert zeroed == len(weight(dense, layer)) - len(weight(small, layer))
+
+
+def test_a_sparsity_that_no_amount_gives(dense: Autoencoder, graph: secateur.DependencyGraph) -> None:
+    only = [group for group in graph.groups if group.name == "encoder.4"]
+    with pytest.raises(InfeasibleError, match=r"PyTorch's masks comes no nearer to a sparsity of 0\.9 than 0\.1"):
+        mask_rows(dense, graph, 0.9, smallest_rows, groups=only)
 
 
 def test_pytorch_zeroes_the_rows_of_least_norm_and_leaves_biases(

@@ -53,6 +53,7 @@ class Case:
         adapt: integer arguments of ``run``, from the kept indices; without it ``run`` needs none.
         deaf: inputs whose values never matter (``ones_like``), only their shape.
         random: whether the operator draws random numbers: only shapes are compared after removal.
+        rejects: whether it draws until a number suits its inputs, so that all later ones depend on these.
         coarse: why indices that could leave alone leave together; by default none do.
         flexible: which output dimensions follow the input, as the tracer tells a reshape's rule.
         resizable: whether integer arguments are attributes of a module.
@@ -69,6 +70,7 @@ class Case:
     adapt: Callable[[Kept], dict[str, Any]] | None = None
     deaf: Sequence[int] = ()
     random: bool = False
+    rejects: bool = False
     coarse: str = ""
     flexible: frozenset[int] | None = None
     resizable: bool = False

@@ -131,7 +131,7 @@ def check_moves(seen: Observation) -> None:
     for channel, places in seen.channels.items():
         claimed = seen.carriers(channel)
         places = [(axis, index) for axis, index in places if axis[0] not in seen.case.deaf]
-        closed = not (seen.pinned[channel] or seen.mixed[channel] or seen.summed[channel])
+        closed = not (seen.case.rejects or seen.pinned[channel] or seen.mixed[channel] or seen.summed[channel])
         for axis, index in places:
             now = moved(seen, [(axis, index)], 0)
             alive[axis] = alive.get(axis, False) or any(m.any() for m in now)

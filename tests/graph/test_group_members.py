@@ -83,11 +83,11 @@ def test_whole_heads_leave_where_their_width_is_given() -> None:
 
 
 def test_sizes_given_as_numbers_are_named_and_nothing_breaks() -> None:
-    graph = graph_of("attention-numbers")
-    assert {g.name for g in graph.groups} == {"embed"}
-    for key in (("qkv.weight", 0), ("qkv.bias", 0)):
+    graph = graph_of("layer-norm-by-number")
+    assert not graph.groups
+    for key in (("inner.0.weight", 0), ("gain", 0)):
         assert "has a size given as a number" in reasons(graph, *key)
-        assert "sequences.py" in reasons(graph, *key)
+        assert "sizes.py" in reasons(graph, *key)
 
 
 @pytest.mark.parametrize("name", ["grouped-query-interleave", "grouped-query-expand"])

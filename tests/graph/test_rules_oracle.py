@@ -14,11 +14,40 @@ from secateur.graph.rules import RULES, OpCall
 from secateur.graph.rules.base import Rule
 from tests.graph.oracle import Axis, Case, observe
 from tests.graph.oracle_checks import check_all, check_macs
-from tests.graph.rule_cases import contraction, creation, indexing, pointwise, reduction, shape, spatial
+from tests.graph.rule_cases import (
+    contraction,
+    creation,
+    diagonals,
+    fourier,
+    gathering,
+    indexing,
+    linear_algebra,
+    losses,
+    pointwise,
+    quantization,
+    reduction,
+    shape,
+    spatial,
+)
 from tests.graph.rule_cases.inputs import ROWS, X, aten, positive
 
-FAMILIES = (pointwise, contraction, shape, spatial, reduction, indexing, creation)
-CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
+FAMILIES = (
+    pointwise,
+    contraction,
+    shape,
+    spatial,
+    reduction,
+    indexing,
+    gathering,
+    diagonals,
+    fourier,
+    linear_algebra,
+    losses,
+    quantization,
+    creation,
+)
+PRODUCTS = [*contraction.CASES, *linear_algebra.PRODUCTS]
+CASES: list[Case] = [*(case for family in FAMILIES for case in family.CASES), *linear_algebra.PRODUCTS]
 
 ALIASES = {
     "cudnn_convolution": ("convolution", "needs cuDNN, which is off while tracing"),
@@ -41,7 +70,7 @@ def test_rule_agrees_with_operator(case: Case) -> None:
     check_all(observe(case))
 
 
-@pytest.mark.parametrize("case", contraction.CASES, ids=str)
+@pytest.mark.parametrize("case", PRODUCTS, ids=str)
 def test_macs_are_torchs_own(case: Case) -> None:
     check_macs(observe(case))
 

@@ -18,8 +18,8 @@ class Attention(nn.Module):
 
     ``how`` says how q, k and v are made and cut into heads:
     "separate", "chunk", "split", "one view": three layers, or one that is cut in three, each head ``-1`` wide;
-    "shapes": one layer, all sizes from ``x.shape``; "whole heads": a fixed width and ``-1`` heads; "numbers": no size
-    follows; "sdpa": torch's own attention, which scales by the width; "einsum": contractions by einsum.
+    "shapes": one layer, all sizes from ``x.shape``; "whole heads": a fixed width and ``-1`` heads; "numbers": a fixed
+    width, and as many heads as an attribute says; "sdpa": torch's own attention, which scales by the width; "einsum": contractions by einsum.
     """
 
     def __init__(self, how: str, *, norm: bool = False) -> None:
@@ -360,7 +360,7 @@ CASES = [
         ties=(frozenset(FUSED),),
     ),
     Case("attention-whole-heads", lambda: Attention("whole heads"), vector(2, 4, 5), {"embed": 12, "q": 3}),
-    Case("attention-numbers", lambda: Attention("numbers"), vector(2, 4, 5), {"embed": 12}),
+    Case("attention-numbers", lambda: Attention("numbers"), vector(2, 4, 5), {"embed": 12, "qkv": 3}),
     Case(
         "attention-normed",
         lambda: Attention("separate", norm=True),

@@ -20,7 +20,7 @@ from secateur.experiments.autoencoder import train
 from secateur.experiments.images import load_digits
 from secateur.graph.randomness import RandomState
 from secateur.plan import PruningPlan
-from secateur.recovery import distill, distill_outputs, refit
+from secateur.recovery import Distillation, distill, refit
 from secateur.recovery.training import LARGEST_GRADIENT, fractions_of, fractions_until, shuffled_passes
 from tests.recovery.distill_cases import Run, minibatch, pruned, rollout, same, weights, world_model
 
@@ -78,7 +78,7 @@ def test_a_linear_student_becomes_its_teacher() -> None:
     """The loss is convex, with one optimum: the dense weights."""
     model, small = (nn.Sequential(nn.Linear(5, 3)).double() for _ in range(2))
     data = [torch.randn(60, 5, dtype=torch.float64)]
-    report = distill_outputs(small, model, data, steps=200, learning_rate=0.05, batch=20)
+    report = Distillation(steps=200, learning_rate=0.05, batch=20).run(small, model, data)
     assert report.error_before > 0.1
     assert report.error_after < 1e-6
     for found, expected in zip(small.parameters(), model.parameters(), strict=True):
@@ -230,7 +230,7 @@ def test_what_makes_it_worse_leaves_the_model_as_it_was() -> None:
     with pytest.warns(SecateurWarning, match=r"has not lowered the error \([0-9.]+\) in 2 steps, so that the weights"):
         distill(small, model, RUNS, steps=2, plan=plan, learning_rate=1.0)
     assert same(weights(small), given)
-    report = distill_outputs(small, model, RUNS, steps=2, plan=plan, learning_rate=1.0)
+    report = Distillation(steps=2, plan=plan, learning_rate=1.0).run(small, model, RUNS)
     assert not report.improved
     assert report.after == report.before
     assert "not lowered: weights left as they were" in str(report)
@@ -242,7 +242,7 @@ def test_what_makes_it_worse_leaves_the_model_as_it_was() -> None:
 def test_steps_are_evenly_spaced_and_end_at_zero_rate() -> None:
     small, model, plan = refitted()
     told: list[float] = []
-    report = distill_outputs(small, model, RUNS, steps=4, plan=plan, on_progress=lambda done, _: told.append(done))
+    report = Distillation(steps=4, plan=plan, on_progress=lambda done, _: told.append(done)).run(small, model, RUNS)
     assert told == list(fractions_of(4)) == [0, 0.25, 0.5, 0.75]
     assert report.steps == 4
 
@@ -267,17 +267,17 @@ def test_a_deadline_that_has_passed_leaves_one_step(monkeypatch: pytest.MonkeyPa
 def test_seconds_are_those_of_the_whole_call() -> None:
     small, model, plan = refitted()
     started = time.perf_counter()
-    report = distill_outputs(small, model, RUNS, seconds=1.0, plan=plan)
+    report = Distillation(seconds=1.0, plan=plan).run(small, model, RUNS)
     assert 0.8 < report.seconds <= time.perf_counter() - started
     assert report.steps > 1
-    assert distill_outputs(small, model, RUNS, seconds=1e-6, plan=plan).steps == 1
+    assert Distillation(seconds=1e-6, plan=plan).run(small, model, RUNS).steps == 1
 
 
 def test_the_report_reads_well() -> None:
     small, model, plan = refitted()
     x = torch.randn(9, 6)
     data: list[Run] = [lambda m: m.pi(m.encoder(x))]
-    report = distill_outputs(small, model, data, steps=2, plan=plan, learning_rate=1e-5)
+    report = Distillation(steps=2, plan=plan, learning_rate=1e-5).run(small, model, data)
     text = str(report)
     assert text.startswith("2 steps (2 passes) in ")
     assert f"  pi: {report.before['pi']:.3g} -> {report.after['pi']:.3g}" in text

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.errors import CalibrationError, PlanError, SecateurWarning, TraceError
-from secateur.recovery import DistillReport, distill, distill_outputs
+from secateur.recovery import Distillation, DistillReport, distill
 from tests.recovery.distill_cases import WorldModel, minibatch, pruned, rollout, same, weights, world_model
 
 EXACT = 1e-12
@@ -21,7 +21,7 @@ EXACT = 1e-12
 
 def compared(small: nn.Module, model: nn.Module, data: Any, **options: Any) -> DistillReport:
     """A report whose ``before`` is the comparison of the two models as they are."""
-    return distill_outputs(small, model, data, steps=1, **options)
+    return Distillation(steps=1, **options).run(small, model, data)
 
 
 def relative(dense: list[Tensor], small: list[Tensor]) -> float:
@@ -332,7 +332,7 @@ def test_every_run_begins_with_the_models_own_state() -> None:
     model, small = Remembering(), Remembering()
     data = [lambda m: [m(x) for x in torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(0))]]
     initial = model.latent
-    report = distill_outputs(small, model, data, steps=30, learning_rate=0.02)
+    report = Distillation(steps=30, learning_rate=0.02).run(small, model, data)
     assert model.latent is initial
     assert torch.equal(small.latent, torch.zeros(1, 4))
     assert report.error_after < 0.3 * report.error_before
@@ -428,7 +428,7 @@ def test_a_minibatch_with_nothing_to_compare() -> None:
     before = weights(small)
     runs = [lambda model: model.head(model.encoder(torch.eye(4))), encoded]
     with pytest.raises(CalibrationError, match="nothing of minibatch 1, counted from 0, can be compared"):
-        distill_outputs(small, dense, runs, steps=2)
+        Distillation(steps=2).run(small, dense, runs)
     assert same(weights(small), before)
 
 

@@ -211,9 +211,10 @@ def test_a_model_that_cannot_be_copied() -> None:
         ("0.width", "'0.width', which this Sequential doesn't have"),
         ("0.padding_mode", "'0.padding_mode', which is not a whole number"),
         ("0.stride", "'0.stride', which is not a whole number"),
-        ("0.stride[2]", r"'0.stride\[2\]', which is not a whole number"),
+        ("0.stride[2]", r"'0.stride\[2\]', which this Sequential doesn't have"),
         ("1.width", "'1.width', which is a property that can't be set"),
-        ("0.stride[", "expected 'module.attribute' or"),
+        ("0.stride[", "expected a path such as 'module.attribute"),
+        ("0", "is no attribute of a module"),
     ],
 )
 def test_attributes_that_cannot_be_set(key: str, message: str, inplace: bool) -> None:

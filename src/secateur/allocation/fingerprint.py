@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from secateur.allocation.evaluator import Evaluator
 from secateur.allocation.identity import content, digest, identity, parts
@@ -42,14 +41,13 @@ def _data(calibration: CalibrationData | None) -> str | None:
     """What the rows are, where they can be looked at without running a user's code."""
     if not isinstance(calibration, Sequence):
         return None
-    return digest(part for value in tree_leaves(calibration) for part in _seen(value))
+    return digest(piece for path, value in tree_leaves_with_path(calibration) for piece in _seen(keystr(path), value))
 
 
-def _seen(value: Any) -> Iterator[bytes]:
-    if isinstance(value, torch.Tensor):
-        yield content(value)
-    elif callable(value):
-        yield from parts(value)
+def _seen(place: str, value: Any) -> Iterator[bytes]:
+    """A tensor's type and shape count, too: the same bytes may stand for other rows."""
+    yield place.encode()
+    yield from parts(value)
 
 
 def _order(scores: FloatArray) -> bytes:

@@ -68,6 +68,11 @@ class AllocationResult:
     best: Evaluation | None = None
     weights: Mapping[str, Tensor] | None = None
 
+    @property
+    def measured(self) -> int:
+        """How many candidates were measured, those that failed included."""
+        return sum(bool(e.constraints) or e.objective is not None or e.error is not None for e in self.history)
+
     def dense(self, model: nn.Module) -> nn.Module:
         """What surgery is to be made on: the dense model itself, or a copy with the weights that were trained along."""
         if self.weights is None:

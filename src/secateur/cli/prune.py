@@ -7,15 +7,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from secateur.allocation import Search
 from secateur.api import PruningResult
-from secateur.cli.choices import CriterionName, StrategyName
+from secateur.cli import prune_options as given
+from secateur.cli.choices import StrategyName
 from secateur.cli.job import Job
 from secateur.cli.options import Factory, InputShape, Json, Run, check_writable, write_json
 from secateur.cli.progress import search_bar
@@ -25,126 +24,36 @@ from secateur.io.layout import PLAN, foreign_files
 from secateur.recovery.refit import STEPS
 
 
-class Cost(str, Enum):
-    """What a target is of."""
-
-    PARAMS = "params"
-    MACS = "macs"
-    LATENCY = "latency"
-
-
-_WHAT, _HOW, _WHERE = "What to remove", "How to find it", "Where it goes"
-
-
 def prune(
     factory: Factory,
     input_shape: InputShape = None,
     run: Run = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FRACTION", help="To remove, in (0, 1); 0.5 if not given. Or: smallest.", rich_help_panel=_WHAT
-        ),
-    ] = None,
-    of: Annotated[
-        Cost, typer.Option(help="Parameters, multiply-adds or measured time.", rich_help_panel=_WHAT)
-    ] = Cost.PARAMS,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(help="How far from the target the result may be; 0.01 if not given.", rich_help_panel=_WHAT),
-    ] = None,
-    component: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=MODULE,...|FRACTION",
-            help="A component and its modules; or, with a decimal point, its own target. May be repeated.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    interface: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GROUP=FRACTION", help="Of a channel group's channels to remove.", rich_help_panel=_WHAT),
-    ] = None,
-    cap: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FRACTION", help="The most a component or group may lose.", rich_help_panel=_WHAT),
-    ] = None,
-    whole: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A component or channel group that stays whole.", rich_help_panel=_WHAT),
-    ] = None,
-    protect: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A module or parameter whose outputs stay.", rich_help_panel=_WHAT),
-    ] = None,
-    round_to: Annotated[int, typer.Option(min=1, help="A group keeps a multiple of this.", rich_help_panel=_WHAT)] = 1,
-    minimum_width: Annotated[
-        int, typer.Option(min=1, help="Channels that every group keeps.", rich_help_panel=_WHAT)
-    ] = 1,
-    strategy: Annotated[
-        StrategyName,
-        typer.Option(
-            help="How the coefficients are found; gradient-weights trains the weights along, once over --batches.",
-            rich_help_panel=_HOW,
-        ),
-    ] = StrategyName.UNIFORM,
-    maximize: Annotated[str | None, typer.Option(metavar="METRIC", help="To keep high.", rich_help_panel=_HOW)] = None,
-    minimize: Annotated[str | None, typer.Option(metavar="METRIC", help="To keep low.", rich_help_panel=_HOW)] = None,
-    constraint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="'METRIC>=NUMBER'",
-            help="A bound, >= or <=, that the result keeps. May be repeated.",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Inputs to refit on; channels are ranked by it too.", rich_help_panel=_HOW),
-    ] = None,
-    criterion: Annotated[
-        CriterionName | None,
-        typer.Option(
-            help="Ranks channels; reconstruction with calibration data, else magnitude.", rich_help_panel=_HOW
-        ),
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(metavar="FUNCTION", help="Takes the model and a batch; for gradients.", rich_help_panel=_HOW),
-    ] = None,
-    batches: Annotated[
-        str | None, typer.Option(metavar="DATA", help="What --loss is given.", rich_help_panel=_HOW)
-    ] = None,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Candidates to measure, at most.", rich_help_panel=_HOW)
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Candidates that black-box proposes at a time; as many as --jobs.", rich_help_panel=_HOW
-        ),
-    ] = None,
-    refit_steps: Annotated[
-        int,
-        typer.Option(min=0, help="Of a candidate's refit; 0 is faster, and ranks nearly alike.", rich_help_panel=_HOW),
-    ] = STEPS,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of whatever is drawn.", rich_help_panel=_HOW)] = 0,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Candidates measured at once, in processes.", rich_help_panel=_HOW)
-    ] = 1,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", file_okay=False, help="Gets the smaller model.", rich_help_panel=_WHERE)
-    ] = Path("pruned"),
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH|URL", help="Keeps what was measured; search.db in --out if not given.", rich_help_panel=_WHERE
-        ),
-    ] = None,
-    study: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of the search in the storage; made of the options.", rich_help_panel=_WHERE),
-    ] = None,
+    target: given.Target = None,
+    of: given.Of = given.Cost.PARAMS,
+    tolerance: given.Tolerance = None,
+    component: given.Component = None,
+    interface: given.Interface = None,
+    cap: given.Cap = None,
+    whole: given.Whole = None,
+    protect: given.Protect = None,
+    round_to: given.RoundTo = 1,
+    minimum_width: given.MinimumWidth = 1,
+    strategy: given.Strategy = StrategyName.UNIFORM,
+    maximize: given.Maximize = None,
+    minimize: given.Minimize = None,
+    constraint: given.Constraint = None,
+    calibration: given.Calibration = None,
+    criterion: given.Criterion = None,
+    loss: given.Loss = None,
+    batches: given.Batches = None,
+    evaluations: given.Evaluations = None,
+    batch: given.Batch = None,
+    refit_steps: given.RefitSteps = STEPS,
+    seed: given.Seed = 0,
+    jobs: given.Jobs = 1,
+    out: given.Out = Path("pruned"),
+    storage: given.Storage = None,
+    study: given.Study = None,
     json_path: Json = None,
 ) -> None:
     """Make a model smaller, prove it, repair it, and save it.

@@ -88,7 +88,7 @@ def tdmpc(
     config = _config(preset, task, steps, seed)
     folder = out or Path(f"secateur-tdmpc-{task}")
     agent = _train(config, folder, evaluate_every, restart=restart)
-    agent = _measured(agent, folder, episodes, _command(agent, preset, evaluate_every))
+    agent = _measured(agent, folder, episodes, _command(agent, preset, evaluate_every, threads))
     write_json(json_path, {**agent.notes, "config": agent.config.as_data(), "parameters": agent.parameters})
     _show(agent, folder)
 
@@ -100,7 +100,7 @@ def _config(preset: Preset, task: str, steps: int | None, seed: int) -> TdMpcCon
     return make(task, seed=seed) if steps is None else make(task, seed=seed, steps=steps)
 
 
-def _command(agent: Agent, preset: Preset, evaluate_every: int) -> str:
+def _command(agent: Agent, preset: Preset, evaluate_every: int, threads: int) -> str:
     """What makes just this agent from nothing; it may be an earlier one than the last."""
     options = {
         "task": agent.config.task,
@@ -108,6 +108,7 @@ def _command(agent: Agent, preset: Preset, evaluate_every: int) -> str:
         "steps": agent.notes["training"]["steps"],
         "seed": agent.config.seed,
         "evaluate-every": evaluate_every,
+        "threads": threads,  # other sums are rounded differently, and a training goes another way
     }
     return " ".join(["secateur train tdmpc", *(f"--{name} {value}" for name, value in options.items())])
 

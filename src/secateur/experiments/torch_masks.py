@@ -16,10 +16,14 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import secateur
+from secateur.errors import InfeasibleError
 from secateur.graph import Group
 from secateur.importance import Scores
 
 _AMOUNTS = np.linspace(0, 0.999, 1_000)
+
+_NEAR = 0.02
+"""How far from a sparsity the nearest amount may be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,9 @@ def mask_rows(
         rho: sparsity that removing the zeroed rows gives, as nearly as an amount for all layers can.
         prune: zeroes a fraction of a layer's rows.
         groups: those whose layers lose rows; all if not given.
+
+    Raises:
+        InfeasibleError: no amount comes within 0.02.
     """
     chosen = graph.groups if groups is None else groups
     return mask_fraction(dense, graph, _amount(graph, rho, chosen), prune, groups=chosen)
@@ -102,8 +109,14 @@ def _amount(graph: secateur.DependencyGraph, rho: float, groups: Sequence[Group]
     shrinks = np.array([group.name in names for group in graph.groups])
     # PyTorch rounds the number of rows to zero as Python's round does, and numpy's.
     zeroed = np.rint(_AMOUNTS[:, None] * sizes).astype(np.int64) * shrinks
-    sparsities = 1 - graph.cost_model.parameters(np.maximum(sizes - zeroed, 1)) / graph.cost().parameters
-    return float(_AMOUNTS[np.abs(sparsities - rho).argmin()])
+    zeroed = zeroed[(zeroed < sizes).all(axis=1)]  # a layer without rows can't be removed; the first amount zeroes none
+    sparsities = 1 - graph.cost_model.parameters(sizes - zeroed) / graph.cost().parameters
+    best = int(np.abs(sparsities - rho).argmin())
+    if abs(sparsities[best] - rho) > _NEAR:
+        raise InfeasibleError(
+            f"removing the rows of PyTorch's masks comes no nearer to a sparsity of {rho:g} than {sparsities[best]:.3f}"
+        )
+    return float(_AMOUNTS[best])
 
 
 class RowNorms:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import nn
 
 from secateur.graph.components import ComponentMap
@@ -15,9 +16,12 @@ from secateur.graph.cost import Affine, CostModel, products
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import AttributeSize, DependencyGraph
 from secateur.graph.groups import Component, Consumer, Flow, Group, Member, ParameterSpec, Role, Unprunable
-from secateur.graph.labels import NONE, Labels, Noted
-from secateur.graph.solve import Solution
-from secateur.graph.tracer import AxisLabels, Trace
+from secateur.graph.labels import Labels
+from secateur.graph.reasons import reasons_by_row
+from secateur.graph.solve import NO_GROUP, Solution
+from secateur.graph.storage import named_tensors
+from secateur.graph.tally import tally
+from secateur.graph.tracer import Trace
 
 _MOST_REASONS = 4
 
@@ -29,16 +33,6 @@ def build_graph(
     return _Builder(model, trace, solution, components).graph(entry_point)
 
 
-@dataclass(frozen=True, eq=False)
-class _Axis:
-    """One parameter axis, solved: the group and channel of every index, -1 where it must stay."""
-
-    labels: AxisLabels
-    channels: Labels
-    groups: Labels
-    role: Role
-
-
 class _Builder:
     def __init__(self, model: nn.Module, trace: Trace, solution: Solution, components: ComponentMap) -> None:
         self._trace = trace
@@ -46,37 +40,24 @@ class _Builder:
         self._components = components
         self._buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
         self._shapes = {
-            name: tuple(tensor.shape)
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-            if name not in trace.tied
+            name: tuple(tensor.shape) for name, tensor in named_tensors(model).items() if name not in trace.tied
         }
-        consumed, produced = (self._touched(arrays) for arrays in (trace.consumed, trace.produced))
-        self._axes = [self._axis(axis, consumed, produced) for axis in trace.axes]
-
-    def _touched(self, arrays: list[Labels]) -> NDArray[np.bool_]:
-        flags = np.zeros(self._trace.facts.size, dtype=bool)
-        for labels in arrays:
-            flags[labels[labels != NONE]] = True
-        return flags
-
-    def _axis(self, axis: AxisLabels, consumed: NDArray[np.bool_], produced: NDArray[np.bool_]) -> _Axis:
-        consumes, produces = consumed[axis.labels].any(), produced[axis.labels].any()
-        role = Role.PRODUCER if not consumes else Role.BOTH if produces else Role.CONSUMER
-        channels = self._solution.channel_of[axis.labels]
-        return _Axis(axis, channels, self._solution.group_of[channels], role)
-
-    # --- groups -----------------------------------------------------------------------------------------------------
+        self._owner = {name: components.names[components.of(name) or 0] for name in self._shapes}
+        lengths = [len(axis.labels) for axis in trace.axes]
+        self._axis_of = np.repeat(np.arange(len(lengths)), lengths)
+        # One entry more than there are labels: NONE, which is -1, finds no group.
+        self._group_of = np.append(solution.group_of[solution.channel_of], NO_GROUP)
+        self._axis_counts = self._counts([axis.labels for axis in trace.axes])
 
     def graph(self, entry_point: EntryPoint) -> DependencyGraph:
         parameters = tuple(
-            ParameterSpec(name, shape, self._component(name), name in self._buffers)
-            for name, shape in self._shapes.items()
+            ParameterSpec(name, shape, self._owner[name], name in self._buffers) for name, shape in self._shapes.items()
         )
+        owned: dict[str, list[str]] = {name: [] for name in self._components.names}
+        for spec in parameters:
+            owned[spec.component].append(spec.name)
         return DependencyGraph(
-            components=tuple(
-                Component(name, tuple(p.name for p in parameters if p.component == name))
-                for name in self._components.names
-            ),
+            components=tuple(Component(name, tuple(names)) for name, names in owned.items()),
             groups=self._groups(),
             flows=tuple(
                 Flow(self._components.names[a], self._components.names[b]) for a, b in sorted(self._trace.flows)
@@ -91,23 +72,20 @@ class _Builder:
             missing_rules=tuple(self._trace.missing_rules),
         )
 
-    def _component(self, name: str) -> str:
-        return self._components.names[self._components.of(name) or 0]
+    # --- groups -----------------------------------------------------------------------------------------------------
 
     def _groups(self) -> tuple[Group, ...]:
-        members: list[list[Member]] = [[] for _ in self._solution.sizes]
-        for axis in self._axes:
-            for group in np.unique(axis.groups[axis.groups >= 0]):
-                members[group].append(self._member(axis, int(group)))
         mixing = self._mixing(by_width=False)
         by_width = self._mixing(by_width=True)
         summed = self._summed()
+        order = {name: i for i, name in enumerate(self._components.names)}
         used: Counter[str] = Counter()
         groups = []
-        for index, parts in enumerate(members):
+        for index, parts in enumerate(self._members()):
             stem = _stem(parts)
             used[stem] += 1
-            owners = {m.component for m in parts}
+            # A part that only follows a reached one is not part of the data flow.
+            owners = {m.component for m in parts if m.parameter in self._trace.reached}
             # Queries and keys alone: what makes them can be scaled, so that their product keeps its dense scale.
             only_products = not summed[index] and all(m.role is Role.PRODUCER for m in parts)
             rescaled = bool(by_width[index]) and only_products and not mixing[index]
@@ -116,7 +94,7 @@ class _Builder:
                     name=stem if used[stem] == 1 else f"{stem}#{used[stem]}",
                     size=int(self._solution.sizes[index]),
                     members=tuple(parts),
-                    components=tuple(n for n in self._components.names if n in owners),
+                    components=tuple(sorted(owners, key=order.__getitem__)),
                     blocks=int(self._solution.blocks[index].max()) + 1,
                     block_of=self._solution.blocks[index],
                     tie=self._solution.ties[index],
@@ -127,110 +105,147 @@ class _Builder:
             )
         return tuple(groups)
 
-    def _member(self, axis: _Axis, group: int) -> Member:
-        places = np.flatnonzero(axis.groups == group)
-        order = np.argsort(self._solution.position[axis.channels[places]], kind="stable")
-        indices = places[order].reshape(int(self._solution.sizes[group]), -1)
-        name = axis.labels.parameter
-        return Member(name, axis.labels.axis, axis.role, self._component(name), indices)
+    def _members(self) -> list[list[Member]]:
+        """Every group's members, in order of parameter axes."""
+        solution, roles = self._solution, self._roles()
+        places = np.flatnonzero(self._group_of[: len(self._axis_of)] != NO_GROUP)
+        groups, axes = self._group_of[places], self._axis_of[places]
+        # By axis, group and channel; of one channel in the order of places. Often that is the order of places already.
+        earlier = np.cumsum(solution.sizes) - solution.sizes
+        channel = earlier[groups] + solution.position[solution.channel_of[places]]
+        order = np.argsort(axes * solution.sizes.sum() + channel, kind="stable")
+        places, groups = places[order], groups[order]
+        members: list[list[Member]] = [[] for _ in solution.sizes]
+        changes = np.diff(axes, append=-1) | np.diff(groups, append=-1)
+        for start, end in pairwise([0, *(np.flatnonzero(changes) + 1).tolist()]):
+            axis, group = int(axes[start]), int(groups[start])
+            labels = self._trace.axes[axis]
+            indices = (places[start:end] - labels.labels[0]).reshape(int(solution.sizes[group]), -1)
+            owner = self._owner[labels.parameter]
+            members[group].append(Member(labels.parameter, labels.axis, roles[axis], owner, indices))
+        return members
+
+    def _roles(self) -> list[Role]:
+        """The role of every parameter axis."""
+        consumes, produces = (self._touched(arrays) for arrays in (self._trace.consumed, self._trace.produced))
+        return [
+            Role.PRODUCER if not c else Role.BOTH if p else Role.CONSUMER
+            for c, p in zip(consumes.tolist(), produces.tolist(), strict=True)
+        ]
+
+    def _touched(self, arrays: Iterable[Labels]) -> NDArray[np.bool_]:
+        """Whether any of these labels is on each parameter axis."""
+        flags = np.zeros(self._trace.facts.size + 1, dtype=bool)
+        for labels in _distinct(arrays):
+            flags[labels] = True
+        return np.bincount(self._axis_of[flags[: len(self._axis_of)]], minlength=len(self._trace.axes)) > 0
 
     def _summed(self) -> NDArray[np.bool_]:
         """Whether anything but an attention's product of queries and keys sums over channels of each group."""
         flags = np.zeros(len(self._solution.sizes) + 1, dtype=bool)
-        for labels in self._trace.summed:
-            flags[self._solution.group_of[self._solution.channel_of[labels[labels != NONE]]]] = True
+        for labels in _distinct(self._trace.summed):
+            flags[self._group_of[labels]] = True
         return flags[:-1]
 
     def _mixing(self, *, by_width: bool) -> list[tuple[str, ...]]:
+        notes = [
+            note
+            for number, note in enumerate(self._trace.facts.mixed)
+            if note.by_width is by_width and self._trace.mixed_in_use >> number & 1
+        ]
+        mixed = tally([note.labels for note in notes], self._group_of)
         found: list[dict[str, None]] = [{} for _ in self._solution.sizes]
-        for number, note in enumerate(self._trace.facts.mixed):
-            if note.by_width is not by_width or not self._trace.mixed_in_use >> number & 1:
-                continue
-            groups = self._solution.group_of[self._solution.channel_of[note.labels]]
-            for group in np.unique(groups[groups >= 0]):
-                found[group][note.reason] = None
+        for row, group in zip(mixed.rows.tolist(), mixed.values.tolist(), strict=True):
+            if group != NO_GROUP:
+                found[group][notes[row].reason] = None
         return [tuple(reasons) for reasons in found]
 
     # --- consumers, attributes ----------------------------------------------------------------------------------------
 
     def _consumers(self) -> tuple[Consumer, ...]:
-        starts = np.array([axis.labels[0] if len(axis.labels) else -1 for axis in self._trace.axes])
-        last = self._trace.axes[-1].labels[-1]
         found: dict[Consumer, None] = {}
-        for labels in self._trace.consumed:
-            known = labels[(labels != NONE) & (labels <= last)]
-            if len(known):
-                axis = self._trace.axes[int(np.searchsorted(starts, known.flat[0], side="right")) - 1]
+        for labels in _distinct(self._trace.consumed):
+            known = labels[(labels >= 0) & (labels < len(self._axis_of))]
+            if known.size:
+                axis = self._trace.axes[self._axis_of[known.flat[0]]]
                 found[Consumer(axis.parameter, axis.axis)] = None
         return tuple(found)
 
     def _attributes(self) -> tuple[AttributeSize, ...]:
-        found = {(path, name, position): labels for path, name, position, labels in self._trace.counted}
-        return tuple(AttributeSize(*key, count=self._count(labels)) for key, labels in found.items())
+        arrays = {key: (labels, Fraction(1)) for key, labels in self._trace.counted}
+        arrays |= {key: (following.labels, following.ratio) for key, following in self._solution.attributes.items()}
+        for follower, twin in self._trace.followers.items():
+            arrays |= {follower + k[len(twin) :]: found for k, found in arrays.items() if k.startswith(f"{twin}.")}
+        counts = self._counts([labels for labels, _ in arrays.values()])
+        return tuple(
+            AttributeSize(key, count, ratio) for (key, (_, ratio)), count in zip(arrays.items(), counts, strict=True)
+        )
 
     # --- cost ---------------------------------------------------------------------------------------------------------
 
-    def _count(self, labels: Labels) -> Affine:
-        """How many of these labels stay, as a function of the kept counts."""
-        groups = np.where(labels == NONE, -1, self._solution.group_of[self._solution.channel_of[labels]]).ravel()
-        present, times = np.unique(groups[groups >= 0], return_counts=True)
-        constant = int((groups < 0).sum())
-        sizes = self._solution.sizes[present]
+    def _counts(self, arrays: Sequence[Labels]) -> list[Affine]:
+        """How many labels of each array stay, as a function of the kept counts."""
+        found = tally(arrays, self._group_of)
+        grouped = found.values != NO_GROUP
+        constants = np.zeros(len(arrays), dtype=np.int64)
+        constants[found.rows[~grouped]] = found.counts[~grouped]
+        rows, groups, counts = (column[grouped] for column in (found.rows, found.values, found.counts))
+        sizes = self._solution.sizes[groups]
         # Whole channels, nearly always; part of a balanced group (a chunk) counts in fractions.
-        divisor = int(np.lcm.reduce(sizes // np.gcd(sizes, times))) if len(present) else 1
-        numerators = tuple((int(g), int(t * divisor // n)) for g, t, n in zip(present, times, sizes, strict=True))
-        return Affine(constant, numerators, divisor)
+        divisors = np.ones(len(arrays), dtype=np.int64)
+        np.lcm.at(divisors, rows, sizes // np.gcd(sizes, counts))
+        numerators = list(zip(groups.tolist(), (counts * divisors[rows] // sizes).tolist(), strict=True))
+        bounds = pairwise(np.searchsorted(rows, np.arange(len(arrays) + 1)).tolist())
+        return [
+            Affine(constant, tuple(numerators[start:end]), divisor)
+            for constant, divisor, (start, end) in zip(constants.tolist(), divisors.tolist(), bounds, strict=True)
+        ]
 
     def _cost_model(self) -> CostModel:
         names = self._components.names
         axes: dict[str, list[Affine]] = {name: [] for name in self._shapes if name not in self._buffers}
-        for axis in self._axes:
-            if axis.labels.parameter in axes:
-                axes[axis.labels.parameter].append(self._count(axis.labels.labels))
-        macs = [
-            [Affine(extents.constant), *(self._count(labels) for labels in extents.arrays)]
-            for _, extents in self._trace.macs
-        ]
-        count = len(self._solution.sizes)
+        for axis, count in zip(self._trace.axes, self._axis_counts, strict=True):
+            if axis.parameter in axes:
+                axes[axis.parameter].append(count)
+        macs = self._mac_terms()
+        groups = len(self._solution.sizes)
+        index = {name: i for i, name in enumerate(names)}
         return CostModel(
-            products(list(axes.values()), [names.index(self._component(name)) for name in axes], count),
-            products(macs, [component for component, _ in self._trace.macs], count),
+            products(list(axes.values()), [index[self._owner[name]] for name in axes], groups),
+            products([[Affine(c), *f] for (_, f), c in macs.items()], [component for component, _ in macs], groups),
             names,
             self._solution.sizes.astype(np.int64),
         )
 
+    def _mac_terms(self) -> dict[tuple[int, tuple[Affine, ...]], int]:
+        """Component and factors of every product to its constant factor; equal products, as in a loop, are added up."""
+        macs = self._trace.macs
+        counts = iter(self._counts([labels for _, extents in macs for labels in extents.arrays]))
+        terms: Counter[tuple[int, tuple[Affine, ...]]] = Counter()
+        for component, extents in macs:
+            terms[component, tuple(islice(counts, len(extents.arrays)))] += extents.constant
+        return terms
+
     # --- reasons ------------------------------------------------------------------------------------------------------
 
     def _unprunable(self) -> tuple[Unprunable, ...]:
-        reasons = self._reasons()
-        result = []
-        for row, axis in enumerate(self._axes):
-            stay = int((axis.groups < 0).sum())
-            if stay and len(axis.groups) > 1:
-                texts = tuple(reasons[row])
-                result.append(
-                    Unprunable(axis.labels.parameter, axis.labels.axis, stay, len(axis.groups), texts[:_MOST_REASONS])
-                )
-        return tuple(result)
-
-    def _reasons(self) -> list[dict[str, None]]:
-        """The reasons that reach each axis, through any label that leaves together with one of its own."""
-        notes: list[Noted] = self._trace.facts.fixed
-        channels = len(self._solution.fixed)
-        of_note = _incidence([self._solution.channel_of[n.labels] for n in notes], channels)
-        of_axis = _incidence([axis.channels[axis.groups < 0] for axis in self._axes], channels)
-        reach = sparse.csr_array(of_axis @ of_note.T)
-        result: list[dict[str, None]] = []
-        for row in range(len(self._axes)):
-            hits = np.sort(reach.indices[reach.indptr[row] : reach.indptr[row + 1]])
-            result.append(dict.fromkeys(notes[i].reason for i in hits))
-        return result
+        own = len(self._axis_of)
+        places = np.flatnonzero(self._group_of[:own] == NO_GROUP)
+        rows, channel_of = self._axis_of[places], self._solution.channel_of
+        count = len(self._trace.axes)
+        reasons = reasons_by_row(self._trace.facts.fixed, channel_of, rows, channel_of[places], count, _MOST_REASONS)
+        return tuple(
+            Unprunable(axis.parameter, axis.axis, stay, len(axis.labels), texts)
+            for axis, stay, texts in zip(
+                self._trace.axes, np.bincount(rows, minlength=count).tolist(), reasons, strict=True
+            )
+            if stay and len(axis.labels) > 1
+        )
 
 
-def _incidence(rows: list[Labels], columns: int) -> sparse.csr_array:
-    indices = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
-    indptr = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
-    return sparse.csr_array((np.ones(len(indices), dtype=np.int64), indices, indptr), shape=(len(rows), columns))
+def _distinct(arrays: Iterable[Labels]) -> Iterable[Labels]:
+    """Each array object once: a loop names the same ones again and again."""
+    return {id(labels): labels for labels in arrays}.values()
 
 
 def _stem(members: list[Member]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from secateur.errors import TraceError
 from secateur.graph.storage import named_tensors
 
-ComponentPart = nn.Module | torch.Tensor | str
+ComponentPart = nn.Module | torch.Tensor | str | type[nn.Module]
 ComponentSpec = ComponentPart | Iterable[ComponentPart]
 
 ROOT = "model"
@@ -85,32 +86,60 @@ def listed(spec: ComponentSpec, what: str) -> list[ComponentPart]:
     Raises:
         TraceError: ``spec`` is neither.
     """
-    if isinstance(spec, (nn.Module, torch.Tensor, str)):
+    if isinstance(spec, (nn.Module, torch.Tensor, str, type)):
         return [spec]
     if not isinstance(spec, Iterable):
-        raise TraceError(f"{what}: expected a module, a parameter, a dotted name, or a list of these, not {spec!r}")
+        raise TraceError(
+            f"{what}: expected a module, a parameter, a dotted name, a pattern, a module class, or a list of these, "
+            f"not {spec!r}"
+        )
     return list(spec)
 
 
 def paths_of(model: nn.Module, item: object, what: str) -> list[str]:
-    """Dotted paths in ``model`` of a module, a parameter or a dotted name.
+    """Dotted paths in ``model`` of a module, a parameter or a dotted name; or of all that a pattern or class matches.
+
+    Args:
+        model: the model.
+        item: a module or parameter of the model; the dotted name of one; a pattern of such names, in which ``*`` stands
+            for any characters, ``?`` for any one and ``[12]`` for one of these; or a class of modules.
+        what: what ``item`` is given for; the message begins with it.
 
     Raises:
-        TraceError: ``item`` is not part of the model; the message lists close names.
+        TraceError: ``item`` matches no part of the model; the message lists close names.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     tensors = named_tensors(model)
     if isinstance(item, str):
-        if item in modules or item in tensors:
-            return [item]
-        raise TraceError(f"{what}: the model has no module or parameter {item!r}{_suggestion(item, modules, tensors)}")
+        return _paths_by_name(item, modules, tensors, what)
+    if isinstance(item, type) and issubclass(item, nn.Module):
+        found = [path for path, module in modules.items() if isinstance(module, item)]
+        if found:
+            return found
+        raise TraceError(f"{what}: the model has no module of class {item.__name__}")
     if isinstance(item, (nn.Module, torch.Tensor)):
         known: Mapping[str, object] = modules if isinstance(item, nn.Module) else tensors
         found = [path for path, value in known.items() if value is item]
         if found:
             return found
         raise TraceError(f"{what}: the {type(item).__name__} given is not part of the model")
-    raise TraceError(f"{what}: expected a module, a parameter or a dotted name, not {type(item).__name__}")
+    raise TraceError(
+        f"{what}: expected a module, a parameter, a dotted name, a pattern or a module class, not {type(item).__name__}"
+    )
+
+
+def _paths_by_name(name: str, modules: Mapping[str, object], tensors: Mapping[str, object], what: str) -> list[str]:
+    """The one path that is this name, or those that match it as a pattern."""
+    if name in modules or name in tensors:
+        return [name]
+    if not any(sign in name for sign in "*?["):
+        raise TraceError(f"{what}: the model has no module or parameter {name!r}{_suggestion(name, modules, tensors)}")
+    found = [path for path in (*modules, *tensors) if path and fnmatchcase(path, name)]
+    if found:
+        return found
+    raise TraceError(
+        f"{what}: no module or parameter of the model matches the pattern {name!r}{_suggestion(name, modules, tensors)}"
+    )
 
 
 def _suggestion(name: str, modules: Mapping[str, object], tensors: Mapping[str, object]) -> str:

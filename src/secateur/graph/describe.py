@@ -197,7 +197,7 @@ def _unprunable_section(unprunable: Sequence[Unprunable]) -> list[RenderableType
         return [Text("Can't be pruned: nothing")]
     alike: dict[tuple[str, ...], list[Unprunable]] = {}
     for item in unprunable:
-        alike.setdefault(tuple(_without_module(reason) for reason in item.reasons), []).append(item)
+        alike.setdefault(tuple(without_module(reason) for reason in item.reasons), []).append(item)
     table = plain_table("Can't be pruned", "reason", "axes", "parameter axes (indices that stay)", numeric=["axes"])
     for reasons, items in alike.items():
         shown = [f"{i.parameter}[{i.axis}] ({_indices(i)})" for i in items[:_SHOWN]]
@@ -206,7 +206,7 @@ def _unprunable_section(unprunable: Sequence[Unprunable]) -> list[RenderableType
     return [table]
 
 
-def _without_module(reason: str) -> str:
+def without_module(reason: str) -> str:
     """The reason without the path of its module, so that the layers of a deep model share one line."""
     return re.sub(r"\((\S+) in \S+( at \S+)?\)", r"(\1\2)", reason)
 

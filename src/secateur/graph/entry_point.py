@@ -50,6 +50,11 @@ def as_entry_point(example_inputs: Any, run: EntryPoint | None) -> EntryPoint:
     return run
 
 
+def inputs_of(entry_point: EntryPoint) -> list[torch.Tensor]:
+    """The tensors that an entry point gives to the model, as far as they are known: those of ``example_inputs``."""
+    return list(tensors_in(entry_point.inputs)) if isinstance(entry_point, ForwardCall) else []
+
+
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Every tensor in nested tuples, lists, mappings, dataclasses and objects with attributes, in order."""
     seen: set[int] = set()

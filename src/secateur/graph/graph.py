@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -20,26 +21,18 @@ class AttributeSize:
     """An integer attribute of a module that counts labels: a grouped convolution's ``groups``, say.
 
     Attributes:
-        module: dotted path of the module.
-        attribute: name of the attribute.
-        position: index into the attribute where it is a tuple, else None.
-        count: the number of labels, as a function of the kept counts.
+        key: dotted path, such as ``encoder.attention.heads``, ``encoder.config.width`` or ``norm.normalized_shape[0]``.
+        count: a number of labels, as a function of the kept counts.
+        ratio: the attribute is so many times that number.
     """
 
-    module: str
-    attribute: str
-    position: int | None
+    key: str
     count: Affine
-
-    @property
-    def key(self) -> str:
-        """``module.attribute`` or ``module.attribute[position]``."""
-        path = f"{self.module}.{self.attribute}" if self.module else self.attribute
-        return path if self.position is None else f"{path}[{self.position}]"
+    ratio: Fraction = Fraction(1)
 
     def value(self, kept: IntArray) -> int:
         """The attribute's value for kept counts of shape (groups,)."""
-        return self.count.value(kept)
+        return int(self.count.value(kept) * self.ratio)
 
 
 @dataclass(frozen=True, eq=False)

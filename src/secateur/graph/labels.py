@@ -12,9 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from secateur.graph.expression import Attribute, Expression
 
 Labels = NDArray[np.int64]
 
@@ -84,6 +88,22 @@ class Noted:
     by_width: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SizeEquation:
+    """An expression in kept counts and attributes that must stay zero.
+
+    Attributes:
+        size: the expression.
+        reason: where it comes from.
+        labels: the labels that a size given in the code measures; the expression is their number less that size. None
+            for two sizes that are compared.
+    """
+
+    size: Expression
+    reason: str
+    labels: Labels | None
+
+
 @dataclass(slots=True)
 class Facts:
     """Everything a trace learns of its labels, as arrays, solved once at the end."""
@@ -93,6 +113,11 @@ class Facts:
     fixed: list[Noted] = field(default_factory=list)
     mixed: list[Noted] = field(default_factory=list)
     counts: list[EqualCounts] = field(default_factory=list)
+    equations: list[SizeEquation] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)
+    """Attributes that must keep their value, and why."""
+    numbers: list[tuple[Attribute, str]] = field(default_factory=list)
+    """Attributes that are used as numbers, and where."""
 
     def fresh(self, count: int) -> Labels:
         """``count`` labels never used before."""

@@ -4,9 +4,7 @@ After surgery a forward pass can still hold yesterday's sizes, ``x.view(b, n, 4,
 tracing, ``tensor.shape`` gives integers that remember which labels they count, so that a size which follows the model
 is told from one that doesn't. A size that can't follow pins what it measures; one that follows ties the counts of
 what it measures and where it came from. A module of torch.nn keeps its own sizes in attributes, which surgery
-changes.
-
-This is the place for more sources of sizes: attributes of the user's own modules, configuration objects.
+changes. The integers that the user's own modules keep are traced as well (``attribute_sizes``).
 """
 
 from __future__ import annotations
@@ -21,7 +19,8 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.graph import algebra
-from secateur.graph.labels import Factor, Labels, labels_along
+from secateur.graph.expression import Count, Expression
+from secateur.graph.labels import Factor, Labels, SizeEquation, labels_along
 from secateur.graph.rules.base import names
 from secateur.graph.torch_calls import HANDLERS, Called, handles, note_numbers
 from secateur.graph.traced_size import Source, TracedSize
@@ -69,7 +68,8 @@ def _numel(call: Called) -> int:
     factors = tracer.labels_of(call["input"])
     if len(factors) == 1 and len(factors[0].dims) == 1:
         labels = factors[0].labels
-        return TracedSize(count, Source(labels, count // len(labels), 1, tracer))
+        number: int = TracedSize(len(labels), Source.counting(labels, tracer)) * (count // len(labels))
+        return number
     for factor in factors:
         tracer.facts.fix(factor.labels, f"its elements are counted ({tracer.where()})")
     return count
@@ -79,7 +79,7 @@ def _traced_shape(tracer: Tracer, tensor: torch.Tensor) -> list[int]:
     sizes: list[int] = list(tensor.shape)
     for factor in tracer.labels_of(tensor):
         row = factor.labels.reshape(-1, factor.labels.shape[-1])[0]
-        sizes[factor.free] = TracedSize(sizes[factor.free], Source(row, 1, 1, tracer))
+        sizes[factor.free] = TracedSize(sizes[factor.free], Source.counting(row, tracer))
     return sizes
 
 
@@ -90,8 +90,8 @@ def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str)
     """The code says that ``dim`` of ``tensor`` has this many indices."""
     labels = labels_along(tracer.labels_of(tensor), dim)
     if labels is None:
-        if isinstance(size, TracedSize) and tensor.shape[dim] > 1 and not _is_row(tracer, tensor, dim):
-            size.source.pin(f"the size of an axis without labels in {what}")
+        if isinstance(size, TracedSize):
+            _tie_to_constant(tracer, size, f"the size of an axis without labels in {what}")
         return
     if isinstance(size, TracedSize):
         _tie(tracer, labels, size, f"size given to {what}")
@@ -104,16 +104,23 @@ def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str)
 
 def _tie(tracer: Tracer, labels: Labels, size: TracedSize, what: str) -> None:
     """As many of ``labels`` stay as ``size`` counts; one kept from an earlier trace (in a cache) counts nothing now."""
-    source = size.source
-    reason = f"{what} by {tracer.where()}"
-    if source.tracer is tracer:
-        tracer.facts.same_count(labels, source.labels, reason, weight_a=source.over, weight_b=source.times)
-    else:
+    source, reason = size.source, f"{what} by {tracer.where()}"
+    term = source.size.only
+    if source.tracer is not tracer:
         tracer.facts.fix(labels, reason)
+    elif term is not None and not term.down and len(term.up) == 1 and isinstance(term.up[0], Count):
+        weights = {"weight_a": term.times.denominator, "weight_b": term.times.numerator}
+        tracer.facts.same_count(labels, term.up[0].labels, reason, **weights)
+    else:
+        difference = Expression.of(Count(labels)) + -source.size
+        tracer.facts.equations.append(SizeEquation(difference, reason, labels))
 
 
-def _is_row(tracer: Tracer, tensor: torch.Tensor, dim: int) -> bool:
-    return any(dim in f.dims for f in tracer.labels_of(tensor))
+def _tie_to_constant(tracer: Tracer, size: TracedSize, what: str) -> None:
+    """``size`` must stay what it is."""
+    if size.source.tracer is tracer:
+        difference = Expression.of(int(size)) + -size.source.size
+        tracer.facts.equations.append(SizeEquation(difference, f"{what} by {tracer.where()}", None))
 
 
 def _listed(args: Sequence[Any]) -> list[Any]:
@@ -159,6 +166,39 @@ def _view(call: Called) -> Any:
     return _reshape_to(call, sizes)
 
 
+@handles(torch.Tensor.expand_as, arguments="input other")
+def _expand_as(call: Called) -> Any:
+    """A tensor as long as another, index by index, wherever that shrinks."""
+    tracer, other = call.tracer, call["other"]
+    with _set(tracer, flexible=frozenset(range(other.dim()))):
+        result = call.run()
+    operands = [algebra.Operand(tracer.labels_of(t), tuple(other.shape)) for t in (result, other)]
+    tracer.set_labels(result, algebra.align(tracer.facts, operands, f"expand_as in {tracer.where()}"))
+    return result
+
+
+@handles(torch.Tensor.repeat, torch.Tensor.tile, torch.tile, arguments="input")
+def _repeat(call: Called) -> Any:
+    """A dimension of length one that is repeated as often as a size says is that long."""
+    tracer, tensor = call.tracer, call["input"]
+    times = _listed(call.rest or tuple(call.get("repeats", "dims", default=())))
+    result = call.run()
+    first = result.dim() - len(times)
+    factors = []
+    for dim, count in enumerate(times, first):
+        before = dim - (result.dim() - tensor.dim())
+        if not isinstance(count, TracedSize):
+            continue
+        if before < 0 or tensor.shape[before] == 1:
+            labels = tracer.facts.fresh(int(count))
+            factors.append(Factor((dim,), labels))
+            _tie(tracer, labels, count, f"size given to {call.name}")
+        else:
+            _tie_to_constant(tracer, count, f"how often {call.name} repeats")
+    tracer.set_labels(result, (*tracer.labels_of(result), *factors))
+    return result
+
+
 @handles(torch.Tensor.unflatten, torch.unflatten, arguments="input dim sizes")
 def _unflatten(call: Called) -> Any:
     tracer, dim = call.tracer, call["dim"] % call["input"].dim()
@@ -169,7 +209,7 @@ def _unflatten(call: Called) -> Any:
         result = call.run()
     labels = labels_along(tracer.labels_of(result), dim)
     if labels is not None:
-        tracer.trace.counted.append((tracer.module_path, "unflattened_size", 0, labels))
+        tracer.count_by("unflattened_size[0]", labels)
     return result
 
 
@@ -235,6 +275,42 @@ def _split(call: Called) -> Any:
     return pieces
 
 
+@handles(torch.tensor_split, torch.Tensor.tensor_split, arguments="input indices_or_sections dim")
+def _tensor_split(call: Called) -> Any:
+    given = call.get("indices_or_sections", "indices", "sections")
+    return _split_at(call, given, call.get("dim", default=0))
+
+
+@handles(torch.hsplit, torch.Tensor.hsplit, arguments="input indices_or_sections")
+def _hsplit(call: Called) -> Any:
+    return _split_at(call, call.get("indices_or_sections", "indices", "sections"), min(1, call["input"].dim() - 1))
+
+
+@handles(torch.vsplit, torch.Tensor.vsplit, arguments="input indices_or_sections")
+def _vsplit(call: Called) -> Any:
+    return _split_at(call, call.get("indices_or_sections", "indices", "sections"), 0)
+
+
+@handles(torch.dsplit, torch.Tensor.dsplit, arguments="input indices_or_sections")
+def _dsplit(call: Called) -> Any:
+    return _split_at(call, call.get("indices_or_sections", "indices", "sections"), 2)
+
+
+def _split_at(call: Called, given: Any, dim: int) -> Any:
+    """Cut points stay where they are, or follow; into a number of pieces, all keep equally many."""
+    tracer, tensor = call.tracer, call["input"]
+    labels = labels_along(tracer.labels_of(tensor), dim % tensor.dim())
+    if isinstance(given, (tuple, list)):
+        for index in given:
+            _cut(tracer, tensor, dim % tensor.dim(), index, call.name)
+    elif labels is not None and int(given) > 1:
+        if len(labels) % int(given):
+            _fix_every_row(tracer, tensor, dim % tensor.dim(), slice(None), f"{call.name} in unequal pieces")
+        else:
+            tracer.facts.balance(labels.reshape(int(given), -1), f"{call.name} ({tracer.where()})")
+    return call.run()
+
+
 @handles(torch.narrow, torch.Tensor.narrow, arguments="input dim start length")
 def _narrow(call: Called) -> Any:
     dim = call["dim"] % call["input"].dim()
@@ -271,21 +347,44 @@ def _slice(tracer: Tracer, tensor: torch.Tensor, dim: int, item: slice) -> None:
     if item.step not in (None, 1):
         _fix_every_row(tracer, tensor, dim, slice(None), f"strided slice ({tracer.where()})")
         return
-    for bound in (item.start, item.stop):
-        if bound is not None:
-            _cut(tracer, tensor, dim, bound, "a slice")
+    start, stop = item.start, item.stop
+    if start is not None:
+        _cut(tracer, tensor, dim, start, "a slice")
+    if isinstance(start, TracedSize) and isinstance(stop, TracedSize) and 0 < int(start) < int(stop):
+        _given_piece(tracer, tensor, dim, start, stop)
+    elif stop is not None:
+        _cut(tracer, tensor, dim, stop, "a slice")
+
+
+def _given_piece(tracer: Tracer, tensor: torch.Tensor, dim: int, start: TracedSize, stop: TracedSize) -> None:
+    """What lies between two cuts is as long as their difference."""
+    labels = labels_along(tracer.labels_of(tensor), dim)
+    length = stop - start
+    if labels is not None and isinstance(length, TracedSize):
+        _tie(tracer, labels[int(start) : int(stop)], length, "cut out by a slice")
+    else:
+        _cut(tracer, tensor, dim, stop, "a slice")
 
 
 def _cut(tracer: Tracer, tensor: torch.Tensor, dim: int, bound: Any, what: str) -> None:
     """An axis is cut at index ``bound``: as many indices as that stay before it (after it, if negative)."""
     labels = labels_along(tracer.labels_of(tensor), dim)
-    if labels is None or isinstance(bound, torch.Tensor):
-        return
     if isinstance(bound, TracedSize):
-        _tie(tracer, labels[: int(bound)], bound, f"cut by {what}")
-    elif 0 < abs(bound) < len(labels):
+        _cut_at_size(tracer, labels, bound, tensor.shape[dim], f"cut by {what}")
+    elif labels is not None and not isinstance(bound, torch.Tensor) and 0 < abs(bound) < len(labels):
         part = slice(None, bound) if bound > 0 else slice(bound, None)
         _fix_every_row(tracer, tensor, dim, part, f"cut by {what} at index {bound} ({tracer.where()})")
+
+
+def _cut_at_size(tracer: Tracer, labels: Labels | None, bound: TracedSize, length: int, what: str) -> None:
+    index = int(bound)
+    if not 0 < abs(index) <= length:
+        return
+    size = bound if index > 0 else -bound
+    if isinstance(size, TracedSize) and labels is not None:
+        _tie(tracer, labels[:index] if index > 0 else labels[index:], size, what)
+    elif isinstance(size, TracedSize):
+        _tie_to_constant(tracer, size, f"{what}, where no labels are,")
 
 
 def _fix_every_row(tracer: Tracer, tensor: torch.Tensor, dim: int, part: slice, reason: str) -> None:
@@ -298,14 +397,36 @@ def _fix_every_row(tracer: Tracer, tensor: torch.Tensor, dim: int, part: slice, 
 
 
 @handles(F.conv1d, F.conv2d, F.conv3d, arguments="input weight bias stride padding dilation groups")
+@handles(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
+         arguments="input weight bias stride padding output_padding groups")  # fmt: skip
 def _convolution(call: Called) -> Any:
-    with _set(call.tracer, resizable=isinstance(call.get("groups"), TracedSize)):
+    """Where ``groups`` is an attribute of the user's own module, it follows the whole convolution groups that leave."""
+    tracer, groups = call.tracer, call.get("groups")
+    if not isinstance(groups, TracedSize):
         return call.run()
+    with _set(tracer, resizable=True), tracer.counting() as counted:
+        result = call.run()
+    if "groups" in counted:
+        _tie(tracer, counted["groups"], groups, f"number of groups of {call.name}")
+    else:
+        _tie_to_constant(tracer, groups, f"number of groups of {call.name}")
+    return result
 
 
 @handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, arguments="")
 def _recurrent(call: Called) -> Any:
     with without_mkldnn():
+        return call.run()
+
+
+@handles(
+    torch._VF._pad_packed_sequence, F.dropout1d, F.dropout2d, F.dropout3d, F.feature_alpha_dropout,
+    torch.feature_dropout, torch.feature_alpha_dropout, torch.stft, torch.Tensor.stft, torch.istft, torch.Tensor.istft,
+    arguments="",
+)  # fmt: skip
+def _own_sizes(call: Called) -> Any:
+    """Composed of operators whose integers all come from the shapes of what goes in."""
+    with _set(call.tracer, resizable=True):
         return call.run()
 
 
@@ -316,18 +437,21 @@ def _layer_norm(call: Called) -> Any:
     for position, size in enumerate(shape):
         labels = labels_along(tracer.labels_of(tensor), first + position)
         if labels is not None and tracer.in_torch_module:
-            tracer.trace.counted.append((tracer.module_path, "normalized_shape", position, labels))
+            tracer.count_by(f"normalized_shape[{position}]", labels)
         _given(tracer, tensor, first + position, size, call.name)
     return call.run()
 
 
-@handles(F.batch_norm, F.instance_norm, F.group_norm, arguments="input")
+@handles(F.batch_norm, F.instance_norm, arguments="input")
+@handles(F.group_norm, torch.group_norm, arguments="input num_groups")
 def _channel_norm(call: Called) -> Any:
     """Without parameters or statistics, only the module's attribute says how many channels there are."""
+    if isinstance(call.get("num_groups"), TracedSize):
+        _tie_to_constant(call.tracer, call["num_groups"], f"number of groups of {call.name}")
     labels = labels_along(call.tracer.labels_of(call["input"]), 1)
     if labels is not None and call.tracer.in_torch_module:
-        attribute = "num_channels" if call.func is F.group_norm else "num_features"
-        call.tracer.trace.counted.append((call.tracer.module_path, attribute, None, labels))
+        attribute = "num_channels" if "group" in call.name else "num_features"
+        call.tracer.count_by(attribute, labels)
     return call.run()
 
 

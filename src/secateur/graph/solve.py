@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from secateur.graph.equations import Following, SizeEquations
 from secateur.graph.labels import NONE, EqualCounts, Facts, Labels
 from secateur.graph.tracer import Trace
 
-_NO_GROUP = -1
+NO_GROUP = -1
+"""The group of a channel that must stay or touches no parameter."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +36,7 @@ class Solution:
         blocks: per group, the block of each channel.
         ties: per group, the smallest group it is tied with.
         units: per group, in how many equal steps it can shrink.
+        attributes: the attributes of modules that follow widths.
     """
 
     channel_of: Labels
@@ -44,6 +47,7 @@ class Solution:
     blocks: list[Labels] = field(default_factory=list)
     ties: list[int] = field(default_factory=list)
     units: list[int] = field(default_factory=list)
+    attributes: dict[str, Following] = field(default_factory=dict)
 
 
 def solve(trace: Trace) -> Solution:
@@ -51,52 +55,43 @@ def solve(trace: Trace) -> Solution:
     facts = trace.facts
     axis_of = np.repeat(np.arange(len(trace.axes)), [len(axis.labels) for axis in trace.axes])
     open_counts = list(facts.counts)
+    sizes = SizeEquations(facts)
+    done: set[int] = set()
     while True:
         solution = _group(facts, axis_of)
         _fix_lonely(facts, solution)
+        if sizes.settle(solution):
+            continue
         settled = _Counts(solution)
-        failed = [c for c in open_counts if not settled.satisfied(c)]
-        stuck = [] if failed else settled.stuck()
-        if not failed and not stuck:
-            settled.finish()
-            return solution
+        failed = [c for c in (*open_counts, *sizes.counts) if id(c) not in done and not settled.satisfied(c)]
+        stuck = np.zeros(len(solution.sizes), dtype=bool) if failed else settled.stuck()
+        if not failed and not stuck.any():
+            pinned = len(facts.fixed)
+            cuts = sizes.enforce(settled.kept)
+            open_counts.extend(cuts)
+            if not cuts and len(facts.fixed) == pinned:
+                settled.finish()
+                solution.attributes = sizes.following
+                _note_numbers(trace, sizes)
+                return solution
         for constraint in failed:
             _equate(facts, solution, constraint)
-        for channels in stuck:
-            labels = np.flatnonzero(np.isin(solution.channel_of, channels))
+        if stuck.any():
+            labels = np.flatnonzero(_of_groups(solution, stuck)[solution.channel_of])
             facts.fix(labels, "tied in number to axes with no common divisor, so that they can only shrink together")
-        done = set(map(id, failed))
-        open_counts = [c for c in open_counts if id(c) not in done]
+        done.update(map(id, failed))
 
 
-def _group(facts: Facts, axis_of: Labels) -> Solution:
-    channel_of = _connected(facts)
-    count = int(channel_of.max()) + 1 if len(channel_of) else 0
-    fixed = np.zeros(count, dtype=bool)
-    for note in facts.fixed:
-        fixed[channel_of[note.labels]] = True
-    parameters = channel_of[: len(axis_of)]
-    signature = _signatures(parameters, axis_of, count)
-    prunable = ~fixed & (np.bincount(parameters, minlength=count) > 0)
-    group_of = np.full(count, _NO_GROUP)
-    first = np.full(count, len(channel_of))
-    np.minimum.at(first, channel_of, np.arange(len(channel_of)))
-    members = np.flatnonzero(prunable)
-    members = members[np.argsort(first[members], kind="stable")]
-    _, start, inverse = np.unique(signature[members], axis=0, return_index=True, return_inverse=True)
-    # Groups in the order of their first label, not of their signature.
-    rank = np.empty(len(start), dtype=np.int64)
-    rank[np.argsort(start)] = np.arange(len(start))
-    group_of[members] = rank[inverse.ravel()]
-    position = np.full(count, -1)
-    sizes = np.bincount(group_of[members], minlength=len(start))
-    order = np.argsort(group_of[members], kind="stable")
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else np.zeros(0, dtype=np.int64)
-    position[members[order]] = np.arange(len(members)) - np.repeat(starts, sizes)
-    return Solution(channel_of, fixed, group_of, position, sizes)
+def _note_numbers(trace: Trace, sizes: SizeEquations) -> None:
+    """Attributes that follow a width and are used as numbers: what they count is mixed."""
+    for attribute, reason in trace.facts.numbers:
+        if attribute.key in sizes.following:
+            trace.mixed_in_use |= 1 << len(trace.facts.mixed)
+            trace.facts.mix(sizes.following[attribute.key].labels, reason)
 
 
-def _connected(facts: Facts) -> Labels:
+def connected(facts: Facts) -> Labels:
+    """The channel of each label, shape (labels,): labels that leave together have the same one."""
     if not facts.equal:
         return np.arange(facts.size)
     rows = np.concatenate([a for a, _ in facts.equal])
@@ -106,35 +101,70 @@ def _connected(facts: Facts) -> Labels:
     return np.asarray(channel_of, dtype=np.int64)
 
 
+_connected = connected  # the name until its one other user has changed
+
+
+def _group(facts: Facts, axis_of: Labels) -> Solution:
+    channel_of = connected(facts)
+    count = int(channel_of.max(initial=-1)) + 1
+    fixed = np.zeros(count, dtype=bool)
+    for note in facts.fixed:
+        fixed[channel_of[note.labels]] = True
+    parameters = channel_of[: len(axis_of)]
+    prunable = ~fixed & (np.bincount(parameters, minlength=count) > 0)
+    # Backwards, so that what stays written is each channel's first label.
+    first = np.empty(count, dtype=np.int64)
+    first[channel_of[::-1]] = np.arange(len(channel_of))[::-1]
+    members = np.flatnonzero(prunable)
+    members = members[np.argsort(first[members], kind="stable")]
+    numbers = _numbered(_signatures(parameters, axis_of, count)[members])
+    group_of = np.full(count, NO_GROUP)
+    group_of[members] = numbers
+    sizes = np.bincount(numbers)
+    order = np.argsort(numbers, kind="stable")
+    position = np.full(count, -1)
+    position[members[order]] = np.arange(len(members)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return Solution(channel_of, fixed, group_of, position, sizes)
+
+
 def _signatures(parameters: Labels, axis_of: Labels, count: int) -> NDArray[np.uint64]:
     """A 128-bit fingerprint per channel of the multiset of parameter axes that it touches, shape (channels, 2)."""
-    random = np.random.default_rng(0).integers(0, 2**63, size=(int(axis_of.max(initial=-1)) + 1, 2), dtype=np.uint64)
-    incidence = sparse.csr_array(
-        (np.ones(len(parameters), dtype=np.uint64), (parameters, axis_of)), shape=(count, len(random))
-    )
-    return np.asarray(incidence @ random)
+    random = np.random.default_rng(0).integers(0, 2**63, size=(2, int(axis_of.max(initial=-1)) + 1), dtype=np.uint64)
+    sums = np.zeros((2, count), dtype=np.uint64)
+    for of_channel, of_axis in zip(sums, random, strict=True):
+        np.add.at(of_channel, parameters, of_axis[axis_of])
+    return sums.T
+
+
+def _numbered(rows: NDArray[np.uint64]) -> Labels:
+    """The same number for equal rows, counted in the order of their first."""
+    if not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    # Neighbours are mostly alike, so that few are left to sort.
+    starts = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]).any(axis=1)))
+    _, first, inverse = np.unique(rows[starts], axis=0, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return np.repeat(number[inverse.ravel()], np.diff(starts, append=len(rows)))
+
+
+def _of_groups(solution: Solution, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each channel belongs to one of the chosen groups."""
+    return np.append(chosen, False)[solution.group_of]
 
 
 def _fix_lonely(facts: Facts, solution: Solution) -> None:
     """A group of one channel has nothing to choose from."""
-    lonely = np.flatnonzero(solution.sizes == 1)
-    channels = np.flatnonzero(np.isin(solution.group_of, lonely))
-    if len(channels):
-        facts.fix(np.flatnonzero(np.isin(solution.channel_of, channels)), "the only channel of its kind")
-        _release(solution, channels)
-
-
-def _release(solution: Solution, channels: Labels) -> None:
-    """Take channels, whole groups of them, out of the groups, and number the groups anew."""
-    gone = np.unique(solution.group_of[channels])
-    solution.fixed[channels] = True
-    solution.group_of[channels] = _NO_GROUP
-    solution.position[channels] = -1
-    renumber = np.full(len(solution.sizes) + 1, _NO_GROUP)
-    kept = np.setdiff1d(np.arange(len(solution.sizes)), gone)
-    renumber[kept] = np.arange(len(kept))
-    solution.group_of = renumber[solution.group_of]
-    solution.sizes = solution.sizes[kept]
+    lonely = solution.sizes == 1
+    if lonely.any():
+        channels = _of_groups(solution, lonely)
+        facts.fix(np.flatnonzero(channels[solution.channel_of]), "the only channel of its kind")
+        solution.fixed |= channels
+        solution.position[channels] = -1
+        # Number the groups anew; those gone, and none, get the number for none.
+        number = np.append(np.where(lonely, NO_GROUP, np.cumsum(~lonely) - 1), NO_GROUP)
+        solution.group_of = number[solution.group_of]
+        solution.sizes = solution.sizes[~lonely]
 
 
 class _Counts:
@@ -153,9 +183,9 @@ class _Counts:
         if same_weight and all(np.array_equal(ordered[0], other) for other in ordered[1:]):
             return True
         groups = [self._groups(channels) for channels in entries]
-        if all((g == _NO_GROUP).all() for g in groups):
+        if all((g == NO_GROUP).all() for g in groups):
             return True
-        if not all(len(np.unique(g)) == 1 and g[0] != _NO_GROUP for g in groups):
+        if not all(len(np.unique(g)) == 1 and g[0] != NO_GROUP for g in groups):
             return False
         subsets: dict[int, list[Labels]] = {}
         for group, channels in zip(groups, entries, strict=True):
@@ -174,7 +204,7 @@ class _Counts:
         return np.where(labels == NONE, NONE, self._solution.channel_of[labels])
 
     def _groups(self, channels: Labels) -> Labels:
-        return np.where(channels == NONE, _NO_GROUP, self._solution.group_of[channels])
+        return np.where(channels == NONE, NO_GROUP, self._solution.group_of[channels])
 
     def _partition(self, subsets: dict[int, list[Labels]]) -> bool:
         refined = {}
@@ -204,6 +234,24 @@ class _Counts:
         sizes = np.bincount(cells)
         return None if len(np.unique(sizes)) != 1 or sizes[0] == 1 else np.asarray(cells)
 
+    def kept(self, labels: Labels) -> dict[int, int] | None:
+        """How many of these labels stay, as multiples of the fraction that each tie keeps (tie -1: those that stay).
+
+        None if it depends on which channels leave: where a group's block is counted in part.
+        """
+        channels = self._solution.channel_of[labels[labels != NONE]]
+        groups = self._solution.group_of[channels]
+        result = {-1: int((groups == NO_GROUP).sum() + (labels == NONE).sum())}
+        for group in np.unique(groups[groups != NO_GROUP]):
+            blocks = self._blocks[group]
+            times = np.bincount(self._solution.position[channels[groups == group]], minlength=len(blocks))
+            _, first = np.unique(blocks, return_index=True)
+            if (times != times[first][blocks]).any():
+                return None
+            root = self._root(int(group))
+            result[root] = result.get(root, 0) + int(times.sum())
+        return result
+
     def _root(self, group: int) -> int:
         while self._tie[group] != group:
             group = self._tie[group]
@@ -216,11 +264,10 @@ class _Counts:
             units[root] = gcd(units.get(root, 0), len(blocks) // (int(blocks.max()) + 1))
         return units
 
-    def stuck(self) -> list[Labels]:
-        """Channels of ties that can't shrink: even one step would take everything."""
-        roots = [root for root, units in self._units().items() if units == 1]
-        stuck = [g for g in range(len(self._tie)) if self._root(g) in roots]
-        return [np.flatnonzero(self._solution.group_of == g) for g in stuck]
+    def stuck(self) -> NDArray[np.bool_]:
+        """The groups, by number, whose tie can't shrink: even one step would take everything."""
+        units = self._units()
+        return np.array([units[self._root(g)] == 1 for g in range(len(self._tie))], dtype=bool)
 
     def finish(self) -> None:
         """Write blocks, ties and units into the solution."""
@@ -232,6 +279,8 @@ class _Counts:
 
 def _by_first(blocks: Labels) -> Labels:
     """The same blocks, numbered in the order of their first channels."""
+    if not blocks.any():
+        return blocks
     _, first, inverse = np.unique(blocks, return_index=True, return_inverse=True)
     rank: Labels = np.argsort(np.argsort(first))
     return rank[inverse]

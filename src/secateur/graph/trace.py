@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
-from secateur.errors import SecateurError, SecateurWarning, TraceError
+from secateur.errors import SecateurError, TraceError, warn
+from secateur.graph.attribute_sizes import traced_attributes
 from secateur.graph.attributes import attributes_kept
 from secateur.graph.build import build_graph
 from secateur.graph.collector import collector_paused
 from secateur.graph.components import ComponentPart, ComponentSpec, component_map, listed, paths_of
-from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
+from secateur.graph.entry_point import EntryPoint, as_entry_point, inputs_of, tensors_in
 from secateur.graph.graph import DependencyGraph
+from secateur.graph.outsiders import warning_of_outsiders
 from secateur.graph.randomness import same_randomness
+from secateur.graph.refusals import check_model
+from secateur.graph.run_failure import advice
+from secateur.graph.sharing import warn_of_sharing
 from secateur.graph.sizes import SizeMode
 from secateur.graph.solve import solve
+from secateur.graph.storage import named_tensors
+from secateur.graph.structure import structure_unchanged, warning_of_changed_parameters
 from secateur.graph.tracer import Trace, Tracer, plain_kernels
+from secateur.graph.unreached import settle_unreached
 
 
 def trace(
@@ -44,7 +50,9 @@ def trace(
         example_inputs: a tensor, a tuple (positional) or a mapping (keywords) of inputs for ``model(...)``.
         run: instead, a function that takes the model, exercises it, and returns the outputs whose sizes are kept.
         components: name to module, dotted name, or a list of these; by default each direct child with parameters.
-        protect: a module, a parameter, the dotted name of either, or several of these, whose output axes stay whole.
+        protect: whose output axes stay whole: a module, a parameter, the dotted name of either, a pattern of such names
+            (``"layers.*.norm"``; ``*`` stands for any characters, dots among them), a class of modules
+            (``nn.LayerNorm``), or several of these.
 
     Returns:
         The dependency graph; ``print`` shows components, groups, interfaces and what can't be pruned.
@@ -52,36 +60,52 @@ def trace(
     Raises:
         TraceError: no parameters, an entry point that fails, a name that matches nothing.
 
+    Warns:
+        SecateurWarning: the outputs hold no tensor, the run uses modules that are no part of the model or changes its
+            parameters, other models share parts of it, or parts that the run doesn't reach can't follow the others.
+
     Time is about that of one forward pass plus a part linear in the number of operators and channels.
+
+    Every layer norm, and the output axes of all modules called ``head``, stay whole::
+
+        graph = secateur.trace(model, x, protect=[nn.LayerNorm, "*.head"])
     """
     entry_point = as_entry_point(example_inputs, run)
-    _check_model(model)
+    check_model(model)
+    warn_of_sharing(model)
     owners = component_map(model, components)
-    protected = [path for item in listed(protect, "protect") for path in paths_of(model, item, "protect")]
+    protected = _protected(model, protect)
     tracer = Tracer(model, owners)
-    with same_randomness():
+    with same_randomness(), warning_of_outsiders(model), warning_of_changed_parameters(model):
         outputs = run_traced(model, entry_point, tracer)
     if next(tensors_in(outputs), None) is None:
-        warnings.warn(
-            "the entry point returns no tensors, so that no output keeps its size: return what must stay",
-            SecateurWarning,
-            stacklevel=2,
-        )
-    pin_unreached(tracer.trace)
+        warn("the entry point returns no tensors, so that no output keeps its size: return what must stay")
+    unreached = settle_unreached(model, tracer.trace)
     _pin_protected(tracer.trace, protected)
     with collector_paused():
-        return build_graph(model, tracer.trace, solve(tracer.trace), owners, entry_point)
+        graph = build_graph(model, tracer.trace, solve(tracer.trace), owners, entry_point)
+    warning = unreached.warning(graph, protected)
+    if warning:
+        warn(warning)
+    return graph
 
 
 def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any:
     """Run the entry point under ``tracer``, pin its outputs, and leave the model and torch as they were.
 
     Raises:
-        TraceError: the entry point raised; the model's own error is the cause.
+        TraceError: the entry point raised (the model's own error is the cause), gave nothing that has run, or changes
+            the model's submodules or parameters.
     """
-    with _left_alone(model), _without_autocast_cache(), plain_kernels(), tracer.watching_modules():
+    with (
+        _left_alone(model, inputs_of(entry_point)),
+        structure_unchanged(model),
+        _without_autocast_cache(),
+        plain_kernels(),
+        tracer.watching_modules(),
+    ):
         try:
-            with tracer, SizeMode(tracer):
+            with traced_attributes(model, tracer), tracer, SizeMode(tracer):
                 outputs = entry_point(model)
         except SecateurError:
             raise
@@ -90,26 +114,42 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
                 raise
             raise TraceError(
                 f"the entry point failed while {type(model).__name__} was traced: {type(error).__name__}: {error}. "
-                "Check that example_inputs (or run=) work with model(...) outside Secateur"
+                f"{advice(model, entry_point, error)}"
             ) from error
+    _check_has_run(outputs)
     tracer.finish(tensors_in(outputs))
     return outputs
 
 
 @contextmanager
-def _left_alone(model: nn.Module) -> Iterator[None]:
-    """Put back what modules hold: attributes, the lists and mappings among them, and the values of buffers.
+def _left_alone(model: nn.Module, inputs: list[torch.Tensor]) -> Iterator[None]:
+    """Put back what modules hold (attributes, the lists and mappings among them), and the values of buffers and inputs.
 
     So hidden state that the model keeps between calls is the same before every run, and nothing of a run stays behind.
     """
-    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    given = [(tensor, tensor.detach().clone(), _version(tensor)) for tensor in inputs]
     try:
         with attributes_kept(model):
             yield
     finally:
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+        # An input that was not written to may be one that can't be: an expanded tensor, say.
+        written = [(tensor, value) for tensor, value, version in given if _is_written(tensor, value, version)]
+        for tensor, value in (*buffers, *written):
+            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                tensor.copy_(value)
+
+
+def _version(tensor: torch.Tensor) -> int | None:
+    """How often a tensor was written to; None where torch doesn't count."""
+    return None if tensor.is_inference() or torch.is_inference_mode_enabled() else tensor._version
+
+
+def _is_written(tensor: torch.Tensor, value: torch.Tensor, version: int | None) -> bool:
+    """Whether a tensor was written to since it had this value and version."""
+    if version is not None:
+        return version != tensor._version
+    return not tensor.is_meta and not torch.equal(tensor, value)
 
 
 @contextmanager
@@ -124,38 +164,58 @@ def _without_autocast_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(enabled)
 
 
-def _check_model(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}")
-    for path, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            what = path or "the model"
-            raise TraceError(f"{what} is a scripted module, whose operators can't be seen; pass the original")
-    if next(model.parameters(), None) is None:
-        raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
-    for name, parameter in model.named_parameters():
-        if is_lazy(parameter):
+def _check_has_run(outputs: Any) -> None:
+    """A generator or coroutine does nothing until somebody reads it."""
+    if isinstance(outputs, (Iterator, AsyncIterator, Awaitable)):
+        close = getattr(outputs, "close", None)
+        if close is not None:
+            close()  # a coroutine that is dropped unread warns
+        raise TraceError(
+            f"the entry point returns a {type(outputs).__name__}, which runs only when it is read; return what it "
+            "gives, such as run=lambda model: list(model(x))"
+        )
+
+
+def _protected(model: nn.Module, protect: ComponentPart | Iterable[ComponentPart]) -> list[str]:
+    """The dotted paths of what the user protects.
+
+    Raises:
+        TraceError: something matches no part of the model, or only parts without parameters or buffers.
+    """
+    holders = {path for name in named_tensors(model) for path in _paths_above(name)}
+    protected: list[str] = []
+    for item in listed(protect, "protect"):
+        paths = paths_of(model, item, "protect")
+        if holders.isdisjoint(paths):
             raise TraceError(
-                f"parameter {name!r} has no shape yet; run the model once, so that lazy modules get theirs"
+                f"protect: {paths[0]!r} holds no parameters, so that it has no output axes of its own; protect the "
+                "layer that makes what it works on"
             )
-
-
-def pin_unreached(trace: Trace) -> None:
-    """Parameters that the entry point never uses: nothing is known of them."""
-    for axis in trace.axes:
-        if axis.parameter not in trace.reached:
-            trace.facts.fix(axis.labels, "not reached by the entry point")
-        elif len(axis.labels) == 1:
-            trace.facts.fix(axis.labels, "an axis of length one")
+        protected += paths
+    return protected
 
 
 def _pin_protected(trace: Trace, protected: list[str]) -> None:
     """Pin the output axes, those that are never summed over, of everything under these paths."""
+    if not protected:
+        return
     consumed = np.zeros(trace.facts.size, dtype=bool)
     for labels in trace.consumed:
         consumed[labels[labels >= 0]] = True
-    for path in protected:
-        for axis in trace.axes:
-            inside = axis.parameter == path or axis.parameter.startswith(f"{path}.") or not path
-            if inside and not consumed[axis.labels].any():
-                trace.facts.fix(axis.labels, f"protected: {path or 'the whole model'}")
+    names: dict[str, list[str]] = {}
+    for name, first in trace.tied.items():
+        names.setdefault(first, []).append(name)
+    given = set(protected)
+    for axis in trace.axes:
+        above = (path for name in (axis.parameter, *names.get(axis.parameter, ())) for path in _paths_above(name))
+        path = next((path for path in above if path in given), None)
+        if path is not None and not consumed[axis.labels].any():
+            trace.facts.fix(axis.labels, f"protected: {path or 'the whole model'}")
+
+
+def _paths_above(name: str) -> Iterator[str]:
+    """A parameter's own name, then the paths of the modules that hold it, innermost first."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""

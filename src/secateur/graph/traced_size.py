@@ -1,7 +1,7 @@
-"""Integers that remember what they count: the sizes that ``tensor.shape`` gives while a model is traced.
+"""Integers that remember what they count: sizes from ``tensor.shape``, and attributes of modules, while a model runs.
 
-Products and exact quotients with plain integers are followed. A size that becomes a number (a scale, say) makes its
-labels mixed: then removing is not the same as zeroing. Any other arithmetic pins them.
+Sums, differences, products and exact quotients are followed. A size that becomes a number (a scale, say) makes its
+labels mixed: then removing is not the same as zeroing. Any other arithmetic pins what the size counts.
 """
 
 from __future__ import annotations
@@ -12,31 +12,59 @@ from typing import Any
 
 import numpy as np
 
-from secateur.graph.labels import Labels
+from secateur.graph.expression import Count, Expression
+from secateur.graph.labels import Labels, SizeEquation
 from secateur.graph.rules.base import names
 from secateur.graph.tracer import Tracer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """What an integer counts: ``times / over`` times the kept ones among ``labels``."""
+    """What an integer counts, and in which run."""
 
-    labels: Labels
-    times: int
-    over: int
+    size: Expression
     tracer: Tracer
+
+    @classmethod
+    def counting(cls, labels: Labels, tracer: Tracer) -> Source:
+        """The number of these labels."""
+        return cls(Expression.of(Count(labels)), tracer)
+
+    @property
+    def labels(self) -> Labels | None:
+        """The labels, if the size is just their number; else None."""
+        term = self.size.only
+        if term is None or term.down or len(term.up) != 1 or term.times != 1:
+            return None
+        return term.up[0].labels if isinstance(term.up[0], Count) else None
 
     def note_number(self, what: str) -> None:
         """The size is used as a number (a scale, say), not as a size: removing is then not the same as zeroing."""
-        self.tracer.mix(self.labels, f"width used as a number by {what} ({self.tracer.where()})")
+        reason = f"width used as a number by {what} ({self.tracer.where()})"
+        for atom in self.size.atoms():
+            if isinstance(atom, Count):
+                self.tracer.mix(atom.labels, reason)
+            else:
+                self.tracer.facts.numbers.append((atom, reason))
 
     def pin(self, what: str) -> None:
         """The size goes into arithmetic that can't be followed."""
-        self.tracer.facts.fix(self.labels, f"width goes through {what} ({self.tracer.where()})")
+        place = self.tracer.where()
+        for atom in self.size.atoms():
+            if isinstance(atom, Count):
+                self.tracer.facts.fix(atom.labels, f"width goes through {what} ({place})")
+            else:
+                self.tracer.facts.held.setdefault(atom.key, f"{atom.key} goes through {what} ({place})")
+
+    def equals(self, other: Source, what: str) -> None:
+        """Both sizes must stay equal."""
+        self.tracer.facts.equations.append(
+            SizeEquation(self.size + -other.size, f"{what} by {self.tracer.where()}", None)
+        )
 
 
 class TracedSize(int):
-    """An ``int`` that remembers which labels it counts, through products and exact quotients with plain integers."""
+    """An ``int`` that remembers what it counts, through sums, products and exact quotients."""
 
     source: Source
 
@@ -55,76 +83,113 @@ class TracedSize(int):
     def __deepcopy__(self, memo: Any) -> int:
         return int(self)
 
-    def _scaled(self, times: int, over: int) -> TracedSize:
-        source = self.source
-        value = int(self) * times // over
-        return TracedSize(value, Source(source.labels, source.times * times, source.over * over, source.tracer))
+    def _made(self, value: int, size: Expression, what: str, other: Any) -> int:
+        """The result of an operation that is followed, as far as its expression is manageable."""
+        if not size.is_manageable:
+            return self._opaque(value, what, other)
+        return TracedSize(value, Source(size, self.source.tracer))
+
+    def _opaque(self, value: int, what: str, other: Any) -> int:
+        for source in _sources(self, other):
+            source.pin(what)
+        return value
 
     def __mul__(self, other: Any) -> Any:
-        if type(other) is int and other > 0:
-            return self._scaled(other, 1)
         if isinstance(other, float):
             return self._times(other)
-        return (
-            self._opaque(int.__mul__(self, other), "multiplication", other)
-            if isinstance(other, int)
-            else NotImplemented
-        )
+        size = self._expression(other)
+        if size is None:
+            return NotImplemented
+        return self._made(int.__mul__(self, other), self.source.size * size, "multiplication", other)
 
     __rmul__ = __mul__
 
+    def _times(self, other: float) -> TracedFloat:
+        return TracedFloat.of(int(self) * other, "multiplication", self.source)
+
     def __floordiv__(self, other: Any) -> Any:
-        if type(other) is int and other > 0 and int(self) % other == 0:
-            return self._scaled(1, other)
-        return (
-            self._opaque(int.__floordiv__(self, other), "division", other) if isinstance(other, int) else NotImplemented
-        )
+        return self._quotient(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return self._quotient(other, self)
+
+    def _quotient(self, above: Any, below: Any) -> Any:
+        up, down = self._expression(above), self._expression(below)
+        if up is None or down is None:
+            return NotImplemented
+        value, other = int(above) // int(below), above if below is self else below
+        if down.only is None or int(above) % int(below) or int(below) < 0:
+            return self._opaque(value, "division", other)
+        return self._made(value, up * Expression((down.only.inverse(),)), "division", other)
 
     def __add__(self, other: Any) -> Any:
-        if isinstance(other, TracedSize) and self._plain and other._plain:
-            labels = np.concatenate([self.source.labels, other.source.labels])
-            return TracedSize(int(self) + int(other), Source(labels, 1, 1, self.source.tracer))
-        if type(other) is int and other == 0:
-            return self
-        return self._opaque(int.__add__(self, other), "addition", other)
+        size = self._expression(other)
+        if size is None:
+            return self._sum_with_float(other)
+        if isinstance(other, TracedSize):
+            mine, theirs = self.source.labels, other.source.labels
+            if mine is not None and theirs is not None:
+                both = Source.counting(np.concatenate([mine, theirs]), self.source.tracer)
+                return TracedSize(int(self) + int(other), both)
+        return self._made(int.__add__(self, other), self.source.size + size, "addition", other)
 
     __radd__ = __add__
 
-    @property
-    def _plain(self) -> bool:
-        return self.source.times == self.source.over == 1
+    def _sum_with_float(self, other: Any) -> Any:
+        if not isinstance(other, float):
+            return NotImplemented
+        return TracedFloat.of(int(self) + other, "addition", self.source)
 
-    def _times(self, other: float) -> TracedFloat:
-        self.source.note_number("multiplication")
-        traced = TracedFloat(int(self) * other)
-        traced.source = self.source
-        return traced
+    def __sub__(self, other: Any) -> Any:
+        size = self._expression(other)
+        if size is None:
+            return self._sum_with_float(-other if isinstance(other, float) else other)
+        return self._made(int.__sub__(self, other), self.source.size + -size, "subtraction", other)
 
-    def _opaque(self, value: Any, what: str, other: Any) -> Any:
-        if value is not NotImplemented:
-            for source in _sources(self, other):
-                source.pin(what)
-        return value
+    def __rsub__(self, other: Any) -> Any:
+        size = self._expression(other)
+        if size is None:
+            return NotImplemented
+        return self._made(int.__rsub__(self, other), size + -self.source.size, "subtraction", other)
+
+    def __neg__(self) -> int:
+        return self._made(int.__neg__(self), -self.source.size, "negation", None)
+
+    def __pos__(self) -> TracedSize:
+        return self
+
+    def _expression(self, other: Any) -> Expression | None:
+        """What another operand counts; None if it isn't an integer."""
+        if isinstance(other, TracedSize):
+            return other.source.size
+        return Expression.of(int(other)) if isinstance(other, int) else None
 
     def __eq__(self, other: object) -> bool:
-        self._note_comparison(other)
-        return int.__eq__(self, other)
+        return self._compared(other, equal=int.__eq__(self, other))
 
     def __ne__(self, other: object) -> bool:
-        self._note_comparison(other)
-        return int.__ne__(self, other)
+        return not self._compared(other, equal=int.__eq__(self, other))
 
     __hash__ = int.__hash__
 
-    def _note_comparison(self, other: object) -> None:
-        """A test for one number may come out otherwise once channels are gone."""
-        if type(other) is int and int(self) == other and not self.source.tracer.in_torch_module:
-            self.source.pin(f"a comparison with {other}")
+    def _compared(self, other: object, *, equal: bool) -> bool:
+        """A test that comes out equal may come out otherwise once channels are gone, unless both sides shrink alike."""
+        if equal is True and not self.source.tracer.in_torch_module:
+            if isinstance(other, TracedSize):
+                self.source.equals(other.source, "compared as equal")
+            elif type(other) is int:
+                self.source.pin(f"a comparison with {other}")
+        return equal
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """A numpy function of one number, such as ``np.sqrt``, makes a number."""
+        for source in _sources(*inputs):
+            source.note_number(function.__name__)
+        plain = [int(i) if isinstance(i, TracedSize) else i for i in inputs]
+        return getattr(function, method)(*plain, **kwargs)
 
 
-_OPAQUE = names(
-    "sub rsub mod rmod divmod rdivmod rfloordiv neg abs invert lshift rlshift rshift rrshift and rand or ror xor rxor"
-)
+_OPAQUE = names("mod rmod divmod rdivmod abs invert lshift rlshift rshift rrshift and rand or ror xor rxor")
 _NUMERIC = names("float truediv rtruediv pow rpow")
 
 
@@ -136,6 +201,14 @@ class TracedFloat(float):
     """A number computed from a traced size; made an integer again, it may serve as a size that can't be followed."""
 
     source: Source
+
+    @classmethod
+    def of(cls, value: float, what: str, source: Source) -> TracedFloat:
+        """A number that ``what`` made of a size, noted."""
+        source.note_number(what)
+        traced = cls(value)
+        traced.source = source
+        return traced
 
 
 def _opaque_operator(name: str) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ and gives. Nothing of either stays behind.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -69,6 +69,10 @@ class AxisLabels:
     labels: Labels
 
 
+Step = tuple[str, str, tuple[torch.Size, ...]]
+"""Of one operator: its name, where it ran, and the shapes of its outputs."""
+
+
 @dataclass(slots=True)
 class Trace:
     """Everything one run taught: raw material for the graph."""
@@ -81,12 +85,17 @@ class Trace:
     produced: list[Labels] = field(default_factory=list)
     summed: list[Labels] = field(default_factory=list)
     """Labels summed over by anything but an attention's product of queries and keys."""
-    counted: list[tuple[str, str, int | None, Labels]] = field(default_factory=list)
+    counted: list[tuple[str, Labels]] = field(default_factory=list)
+    """Attributes of torch's own modules, by dotted path, and the labels that they count."""
     flows: dict[tuple[int, int], None] = field(default_factory=dict)
     reached: set[str] = field(default_factory=set)
     missing_rules: dict[str, None] = field(default_factory=dict)
     mixed_in_use: int = 0
     """Bit set of the mixing operations whose results are used; attention weights are often computed and dropped."""
+    followers: dict[str, str] = field(default_factory=dict)
+    """Dotted paths of modules that aren't reached, to those of the modules whose channels they follow."""
+    steps: list[Step] = field(default_factory=list)
+    """The operators with labels that ran: by these, two runs can be told apart."""
 
 
 class Tracer(EagerDispatchMode):
@@ -101,6 +110,7 @@ class Tracer(EagerDispatchMode):
         self.flexible: frozenset[int] | None = None
         self.sized = False
         self.resizable = False
+        self._counted: dict[str, Labels] = {}
         self._components = components
         self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._owner: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -132,6 +142,8 @@ class Tracer(EagerDispatchMode):
         for axis, size in enumerate(tensor.shape):
             labels = self.facts.fresh(size)
             self.trace.axes.append(AxisLabels(name, axis, labels))
+            if tensor.layout != torch.strided:
+                self.facts.fix(labels, "a sparse tensor, whose indices aren't followed; make it dense while pruning")
             if size > 1:
                 factors.append(Factor((axis,), labels))
         return State(tuple(factors), weight=True, made_in=1 << (self._components.of(name) or 0), scales=True)
@@ -178,6 +190,21 @@ class Tracer(EagerDispatchMode):
         for factor in self.state(tensor).positions:
             self.facts.fix(factor.labels, f"positions among these channels are used ({site})")
 
+    def count_by(self, attribute: str, labels: Labels) -> None:
+        """Note that an attribute of the running module counts these labels."""
+        self.trace.counted.append((f"{self.module_path}.{attribute}".lstrip("."), labels))
+
+    @contextmanager
+    def counting(self) -> Iterator[dict[str, Labels]]:
+        """What the operators run meanwhile count by an argument, by the argument's name."""
+        self._counted = {}
+        yield self._counted
+
+    @property
+    def running(self) -> Sequence[nn.Module]:
+        """The modules whose forwards are running, the innermost last."""
+        return self._stack
+
     @property
     def module(self) -> nn.Module | None:
         """The innermost module whose forward is running."""
@@ -197,6 +224,9 @@ class Tracer(EagerDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "prim":
+            # Of a fake tensor, that it has a device is told as an operator.
+            return func(*args, **kwargs)
         if _is_composite(func):
             # Under inference mode the dispatcher hands composite operators over whole.
             with self:
@@ -208,6 +238,9 @@ class Tracer(EagerDispatchMode):
             call = self._call(func, (*reshaped, *args[len(reshaped) :]), kwargs, result)
             if call is not None:
                 result = self._follow(call, func, args, kwargs, result)
+                self.trace.steps.append(
+                    (sys.intern(call.name), sys.intern(call.where), tuple(t.shape for t in call.outputs))
+                )
             self.following = False
         return result
 
@@ -250,7 +283,7 @@ class Tracer(EagerDispatchMode):
                 self.trace.mixed_in_use |= self.state(tensor).mixed
                 self._use_positions(tensor, f"{call.name} in {self.where()}")
             return None
-        if not self.resizable and all(self.state(t) is _UNKNOWN for t in call.tensors()):
+        if not self.resizable and not self.flexible and all(self.state(t) is _UNKNOWN for t in call.tensors()):
             return None
         call.where = self.where()
         return call
@@ -307,8 +340,10 @@ class Tracer(EagerDispatchMode):
         self.trace.produced.extend(call.produced)
         if call.name.removeprefix("aten.") not in ATTENTION:
             self.trace.summed.extend(mask.factor.labels for mask in call.masked)
+        self._counted.update(call.counted)
         if self.in_torch_module:
-            self.trace.counted.extend((self.module_path, name, None, labels) for name, labels in call.counted.items())
+            for name, labels in call.counted.items():
+                self.count_by(name, labels)
 
     def _component_of(self, call: OpCall) -> int | None:
         """The component of the parameter used (a weight before a bias), else of the code that runs; None for glue."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +87,101 @@ class DistillReport:
         return "\n".join(lines + [f"  left out {name}: {reason}" for name, reason in self.left_out.items()])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """A short training, as :func:`distill` makes it; ``run`` says what was done.
+
+    Attributes:
+        seconds: as in :func:`distill`.
+        steps: as in :func:`distill`.
+        plan: as in :func:`distill`.
+        components: as in :func:`distill`.
+        learning_rate: as in :func:`distill`.
+        batch: as in :func:`distill`.
+        seed: as in :func:`distill`.
+        on_progress: as in :func:`distill`.
+
+    Raises:
+        CalibrationError: neither or both of seconds and steps are given, or a number isn't positive.
+    """
+
+    seconds: float | None = None
+    steps: int | None = None
+    plan: PruningPlan | None = None
+    components: Mapping[str, ComponentSpec] | None = None
+    learning_rate: float = LEARNING_RATE
+    batch: int | None = None
+    seed: int = 0
+    on_progress: OnProgress | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.steps is None):
+            given = "both" if self.steps is not None else "neither"
+            raise CalibrationError(f"give either seconds= or steps=, how long to distil; {given} given")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise CalibrationError(f"seconds must be positive, not {self.seconds!r}")
+        if not 0 < self.learning_rate < math.inf:
+            raise CalibrationError(f"learning_rate must be positive, not {self.learning_rate!r}")
+        for name, value in (("steps", self.steps), ("batch", self.batch)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise CalibrationError(f"{name} must be a whole number, at least 1, not {value!r}")
+
+    def run(self, small: nn.Module, model: nn.Module, calibration: CalibrationData) -> DistillReport:
+        """Distil in place, without the warnings that :func:`distill` gives, and say what was done.
+
+        Both models run in evaluation mode: no dropout, and batch norms keep their statistics. Only weights of ``small``
+        that require a gradient change; modes, buffers and the global random state are put back. When it fails or is
+        interrupted, ``small`` is as it was. The weights are those of the last step, if their error over all of the data
+        is lower than at the start, else those of the start.
+
+        Memory: Adam's two moments per weight, one minibatch's activations, and up to ``lesson.HELD_BYTES`` of what the
+        dense model makes; what is more is made anew in every pass. One run is traced, to see which dimensions count
+        channels.
+
+        Args:
+            small: as in :func:`distill`.
+            model: as in :func:`distill`.
+            calibration: as in :func:`distill`.
+
+        Raises:
+            CalibrationError: calibration is empty, fails, makes different calls on the two models or values that aren't
+                finite; nothing can be compared, or nothing trained; the two models share trained weights; the gradient
+                is no longer finite.
+            PlanError: the two models are one, or aren't of the plan's shapes.
+            TraceError: ``components`` names what isn't there, or a run can't be traced.
+        """
+        started = time.perf_counter()
+        if self.plan is None:
+            check_two(small, model, "distill")
+        else:
+            check_pruned(small, model, self.plan, "distill")
+        training = Training(_trained_weights(small, model), self.learning_rate)
+        runs = minibatches(calibration, self.batch, self.seed)
+        owners = component_map(model, self.components)
+        with torch.inference_mode(False), evaluating(model, small), training.undone_on_failure():
+            with Observer(model, owners) as dense, Observer(small, owners) as pupil:
+                lesson = Lesson(dense, pupil, runs, owners, self.plan, self.seed)
+                measuring = time.perf_counter()
+                before = lesson.errors()
+                # The errors are measured once more at the end.
+                fractions = self._fractions(started - (time.perf_counter() - measuring))
+                order = shuffled_passes(len(runs), self.seed)
+                done = training.run(lesson.loss, order, fractions, self.on_progress)
+                after = lesson.errors()
+            improved = _mean(after) < _mean(before)
+            if not improved:
+                training.undo()
+        elapsed = time.perf_counter() - started
+        return DistillReport(before, after if improved else before, lesson.left_out, done, len(runs), elapsed, improved)
+
+    def _fractions(self, started: float) -> Iterator[float]:
+        """How much of the training is done, before every step; of one that began then, if it is by the clock."""
+        if self.steps is not None:
+            return fractions_of(self.steps)
+        assert self.seconds is not None
+        return fractions_until(started + self.seconds)
+
+
 def distill(
     small: nn.Module,
     model: nn.Module,
@@ -101,7 +196,7 @@ def distill(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> nn.Module:
-    """Train ``small`` for a short time to make what ``model`` makes on recorded data; see :func:`distill_outputs`.
+    """Train ``small`` for a short time to make what ``model`` makes on recorded data; see :class:`Distillation`.
 
     Args:
         small: the smaller model, best after a refit; its weights are changed in place.
@@ -128,14 +223,11 @@ def distill(
         SecateurWarning: something can't be compared, or the error wasn't lowered.
 
     Raises:
-        CalibrationError: as in :func:`distill_outputs`.
-        PlanError: as in :func:`distill_outputs`.
-        TraceError: as in :func:`distill_outputs`.
+        CalibrationError: as for :class:`Distillation`, and its ``run``.
+        PlanError: as for :meth:`Distillation.run`.
+        TraceError: as for :meth:`Distillation.run`.
     """
-    report = distill_outputs(
-        small,
-        model,
-        calibration,
+    distillation = Distillation(
         seconds=seconds,
         steps=steps,
         plan=plan,
@@ -145,6 +237,7 @@ def distill(
         seed=seed,
         on_progress=on_progress,
     )
+    report = distillation.run(small, model, calibration)
     if report.left_out:
         listing = "; ".join(f"{name}: {reason}" for name, reason in report.left_out.items())
         warnings.warn(f"what distillation doesn't compare: {listing}", SecateurWarning, stacklevel=2)
@@ -156,90 +249,6 @@ def distill(
             stacklevel=2,
         )
     return small
-
-
-def distill_outputs(
-    small: nn.Module,
-    model: nn.Module,
-    calibration: CalibrationData,
-    *,
-    seconds: float | None = None,
-    steps: int | None = None,
-    plan: PruningPlan | None = None,
-    components: Mapping[str, ComponentSpec] | None = None,
-    learning_rate: float = LEARNING_RATE,
-    batch: int | None = None,
-    seed: int = 0,
-    on_progress: OnProgress | None = None,
-) -> DistillReport:
-    """Distil in place, as :func:`distill` does, and say what was done.
-
-    Both models run in evaluation mode: no dropout, and batch norms keep their statistics. Only weights of ``small``
-    that require a gradient change; modes, buffers and the global random state are put back. When it fails or is
-    interrupted, ``small`` is as it was. The weights are those of the last step, if their error over all of the data
-    is lower than at the start, else those of the start.
-
-    Memory: Adam's two moments per weight, one minibatch's activations, and up to ``lesson.HELD_BYTES`` of what the
-    dense model makes; what is more is made anew in every pass. One run is traced, to see which dimensions count
-    channels.
-
-    Args:
-        small: as in :func:`distill`.
-        model: as in :func:`distill`.
-        calibration: as in :func:`distill`.
-        seconds: as in :func:`distill`.
-        steps: as in :func:`distill`.
-        plan: as in :func:`distill`.
-        components: as in :func:`distill`.
-        learning_rate: as in :func:`distill`.
-        batch: as in :func:`distill`.
-        seed: as in :func:`distill`.
-        on_progress: as in :func:`distill`.
-
-    Raises:
-        CalibrationError: neither or both of seconds and steps are given, or a number isn't positive; calibration is
-            empty, fails, makes different calls on the two models or values that aren't finite; nothing can be compared,
-            or nothing trained; the two models share trained weights; the gradient is no longer finite.
-        PlanError: the two models are one, or aren't of the plan's shapes.
-        TraceError: ``components`` names what isn't there, or a run can't be traced.
-    """
-    started = time.perf_counter()
-    _check_numbers(seconds, steps, learning_rate, batch)
-    if plan is None:
-        check_two(small, model, "distill")
-    else:
-        check_pruned(small, model, plan, "distill")
-    training = Training(_trained_weights(small, model), learning_rate)
-    runs = minibatches(calibration, batch, seed)
-    owners = component_map(model, components)
-    with torch.inference_mode(False), evaluating(model, small), training.undone_on_failure():
-        with Observer(model, owners) as dense, Observer(small, owners) as pupil:
-            lesson = Lesson(dense, pupil, runs, owners, plan, seed)
-            measuring = time.perf_counter()
-            before = lesson.errors()
-            # The errors are measured once more at the end.
-            measuring = time.perf_counter() - measuring
-            fractions = fractions_until(started + (seconds or 0) - measuring) if steps is None else fractions_of(steps)
-            done = training.run(lesson.loss, shuffled_passes(len(runs), seed), fractions, on_progress)
-            after = lesson.errors()
-        improved = _mean(after) < _mean(before)
-        if not improved:
-            training.undo()
-    elapsed = time.perf_counter() - started
-    return DistillReport(before, after if improved else before, lesson.left_out, done, len(runs), elapsed, improved)
-
-
-def _check_numbers(seconds: float | None, steps: int | None, learning_rate: float, batch: int | None) -> None:
-    if (seconds is None) == (steps is None):
-        given = "both" if steps is not None else "neither"
-        raise CalibrationError(f"give either seconds= or steps=, how long to distil; {given} given")
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise CalibrationError(f"seconds must be positive, not {seconds!r}")
-    if not 0 < learning_rate < math.inf:
-        raise CalibrationError(f"learning_rate must be positive, not {learning_rate!r}")
-    for name, value in (("steps", steps), ("batch", batch)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise CalibrationError(f"{name} must be a whole number, at least 1, not {value!r}")
 
 
 def _trained_weights(small: nn.Module, model: nn.Module) -> list[nn.Parameter]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +12,11 @@ from torch import nn
 
 from secateur.errors import PlanError
 
-_KEY = re.compile(r"(?:(?P<module>.*)\.)?(?P<attribute>[^.\[\]]+)(?:\[(?P<position>\d+)\])?")
+_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+)\]|\['(?P<item>[^']*)'\]")
 _PARAMETRIZATIONS = ".parametrizations."
+
+_Step = str | int | tuple[str]
+"""A name of an attribute, a position in a list or tuple, or (a key of a mapping,)."""
 
 
 def check_attributes(model: nn.Module, attributes: Mapping[str, int]) -> None:
@@ -20,19 +24,23 @@ def check_attributes(model: nn.Module, attributes: Mapping[str, int]) -> None:
 
     Args:
         model: the model.
-        attributes: ``module.attribute`` or ``module.attribute[position]`` to its new value.
+        attributes: dotted path of an integer to its new value, such as ``module.attribute``,
+            ``module.attribute[position]`` or ``module.config.attribute``.
 
     Raises:
         PlanError: a module or attribute is missing, isn't a whole number, or can't be set.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     for key in attributes:
-        path, attribute, position = _parse(key)
-        if path not in modules or not hasattr(modules[path], attribute):
-            raise PlanError(f"the plan sets {key!r}, which this {type(model).__name__} doesn't have")
-        if not _holds_integer(getattr(modules[path], attribute), position):
+        module, steps = _parse(modules, key)
+        value: Any = module
+        for step in steps:
+            if not _has(value, step):
+                raise PlanError(f"the plan sets {key!r}, which this {type(model).__name__} doesn't have")
+            value = _get(value, step)
+        if type(value) is not int:
             raise PlanError(f"the plan sets {key!r}, which is not a whole number in this {type(model).__name__}")
-        descriptor = getattr(type(modules[path]), attribute, None)
+        descriptor = getattr(type(module), str(steps[0]), None)
         if isinstance(descriptor, property) and descriptor.fset is None:
             raise PlanError(f"the plan sets {key!r}, which is a property that can't be set")
 
@@ -42,13 +50,14 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
 
     Args:
         model: the smaller model, its tensors already replaced.
-        attributes: as for :func:`check_attributes`, which has passed.
+        attributes: as for :func:`check_attributes`, which has passed. Settings that several modules share (a
+            configuration) are copied before they are changed for one.
         shrunk: names of the parameters and buffers that became smaller.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     for key, value in attributes.items():
-        path, attribute, position = _parse(key)
-        _set(modules[path], attribute, position, value)
+        module, (first, *rest) = _parse(modules, key)
+        setattr(module, str(first), _with(getattr(module, str(first)), rest, value))
     with _evaluating(model):
         # Children come before their parents, whose sizes may follow from theirs.
         for path in sorted(_owners(shrunk), key=lambda p: p.count(".") + bool(p), reverse=True):
@@ -69,27 +78,54 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _parse(key: str) -> tuple[str, str, int | None]:
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise PlanError(f"the plan sets {key!r}; expected 'module.attribute' or 'module.attribute[position]'")
-    position = match["position"]
-    return match["module"] or "", match["attribute"], None if position is None else int(position)
+def _parse(modules: Mapping[str, nn.Module], key: str) -> tuple[nn.Module, list[_Step]]:
+    """The innermost module on the way to an attribute, and the steps from there."""
+    steps: list[_Step] = []
+    end = 0
+    while end < len(key):
+        match = _STEP.match(key, end)
+        if match is None or (match.start() == 0) != (match[0] == match["name"]):
+            raise PlanError(f"the plan sets {key!r}; expected a path such as 'module.attribute[0]'")
+        steps.append(int(match["index"]) if match["index"] else match["name"] or (match["item"],))
+        end = match.end()
+    names = [step for step in steps if isinstance(step, str)]
+    depth = next(d for d in range(len(names), -1, -1) if ".".join(names[:d]) in modules)
+    if depth == len(steps) or not steps:
+        raise PlanError(f"the plan sets {key!r}, which is no attribute of a module")
+    return modules[".".join(names[:depth])], steps[depth:]
 
 
-def _holds_integer(value: Any, position: int | None) -> bool:
-    if position is None:
-        return type(value) is int
-    return isinstance(value, (tuple, list)) and position < len(value) and type(value[position]) is int
+def _has(holder: Any, step: _Step) -> bool:
+    if isinstance(step, str):
+        return hasattr(holder, step)
+    if isinstance(step, int):
+        return isinstance(holder, (tuple, list)) and step < len(holder)
+    return isinstance(holder, dict) and step[0] in holder
 
 
-def _set(module: nn.Module, attribute: str, position: int | None, value: int) -> None:
-    if position is None:
-        setattr(module, attribute, value)
-        return
-    items = list(getattr(module, attribute))
-    items[position] = value
-    setattr(module, attribute, type(getattr(module, attribute))(items))
+def _get(holder: Any, step: _Step) -> Any:
+    if isinstance(step, str):
+        return getattr(holder, step)
+    return holder[step] if isinstance(step, int) else holder[step[0]]
+
+
+def _with(holder: Any, steps: Sequence[_Step], value: int) -> Any:
+    """A copy of a container or of settings with another value at the end of the steps; the value if there are none."""
+    if not steps:
+        return value
+    first, *rest = steps
+    inner = _with(_get(holder, first), rest, value)
+    if isinstance(first, int):
+        items = list(holder)
+        items[first] = inner
+        return type(holder)(*items) if hasattr(holder, "_fields") else type(holder)(items)
+    made = copy.copy(holder)
+    if isinstance(first, str):
+        # Not through the class: settings are often frozen, or check what they are given.
+        vars(made)[first] = inner
+    else:
+        made[first[0]] = inner
+    return made
 
 
 def _owners(names: Iterable[str]) -> set[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from secateur.errors import InfeasibleError
 from secateur.experiments.images import Images, load_digits
 from secateur.experiments.reproduce import reproduction, runs
 from secateur.experiments.reproduce.methods import FINE_TUNED, FINISHES, METHODS, SMALLEST
@@ -15,6 +18,7 @@ from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.reproduction import Reproduction, reproduce
 from secateur.experiments.reproduce.settings import Settings, Split
 from secateur.experiments.reproduce.tables import all_tables, main_tables
+from secateur.experiments.unreachable import Unreachable
 
 SETTINGS = Settings(seeds=1, sparsities=(0.6,), methods=tuple(METHODS), epochs=20, evaluations=18)
 
@@ -109,6 +113,76 @@ def test_what_was_stopped_goes_on(images: Images, tmp_path: Path, monkeypatch: p
     done = 2
     assert len(reproduce(images, settings, tmp_path).records) == 4
     assert done == 3
+
+
+@pytest.fixture
+def limited(monkeypatch: pytest.MonkeyPatch, found: Reproduction) -> list[Any]:
+    """Runs take no time and reach any sparsity up to 0.7, but the smallest model of no seed; the runs that are made."""
+    (some,) = found.of(method="uniform", refit=True, target=0.6)
+    made: list[Any] = []
+
+    def run(dense: runs.Dense, method: str, rho: float | None, settings: Settings, *, refit: bool, **_: Any) -> Record:
+        made.append((dense.seed, method, rho, refit))
+        if rho is None or rho > 0.7:
+            raise InfeasibleError(f"{rho} can't be met")
+        return replace(some, method=method, seed=dense.seed, refit=refit, target=rho, sparsity=rho, held_out=99.0)
+
+    monkeypatch.setattr(reproduction, "run", run)
+    return made
+
+
+QUICK = Settings(seeds=2, sparsities=(0.5, 0.9), methods=("torch-l2", "sensitivity"), epochs=1, fine_tune=0)
+
+
+def test_a_sparsity_that_a_method_cannot_reach_is_a_result_like_others(
+    images: Images, tmp_path: Path, limited: list[Any]
+) -> None:
+    partly = reproduce(images, QUICK, tmp_path)
+    assert {r.target for r in partly.records} == {0.5}
+    assert {m.target for m in partly.unreachable} == {0.9, None}
+    data = json.loads(json.dumps(partly.as_data()))["unreachable"]
+    assert data[0] == {"method": "torch-l2", "target": 0.9, "refit": False, "reason": "0.9 can't be met", "seed": 0}
+    tables = {table.title: table for table in all_tables(partly)}
+    psnr = tables["PSNR, dB, with refit"]
+    assert [row[2] for row in psnr.rows[1:]] == ["not reachable"] * 2
+    assert psnr.note == "Not reachable: PyTorch, L2 at 90%: 0.9 can't be met; Sensitivity at 90%: 0.9 can't be met."
+    assert not any(title.startswith("pruning coefficients at 90%") for title in tables)
+    smallest = next(table for title, table in tables.items() if title.startswith("smallest model"))
+    assert list(smallest.rows[0]) == ["Sensitivity", "not reachable", "", ""]
+    assert {"psnr-with-refit.png", "coefficients-with-refit.png", "cost.png"} <= set(dict(all_pictures(partly)))
+    before = len(limited)
+    assert reproduce(images, QUICK, tmp_path).unreachable == partly.unreachable
+    assert len(limited) == before  # that it can't be reached is kept, too
+
+
+def test_the_smallest_model_is_looked_for_where_it_can_be_reached(
+    images: Images, tmp_path: Path, limited: list[Any]
+) -> None:
+    for finished in reproduce(images, QUICK, tmp_path).smallest:
+        assert 0.68 < finished.record.sparsity <= 0.7
+    assert max(rho for _, _, rho, _ in limited if rho is not None) > 0.7
+
+
+def test_where_nothing_is_reached_there_are_tables_all_the_same(
+    images: Images, tmp_path: Path, limited: list[Any]
+) -> None:
+    none = reproduce(images, replace(QUICK, seeds=1, sparsities=(0.9,)), tmp_path)
+    assert limited
+    tables = {table.title: table for table in all_tables(none)}
+    assert [row[1] for row in tables["PSNR, dB, without refit"].rows[1:]] == ["not reachable"] * 2
+    assert dict(all_pictures(none)) == {}
+
+
+def test_some_seeds_may_miss_what_others_reach(images: Images, tmp_path: Path, limited: list[Any]) -> None:
+    partly = reproduce(images, QUICK, tmp_path)
+    assert limited
+    lost = partly.records[0]
+    missed = Unreachable(method=lost.method, target=lost.target, refit=lost.refit, seed=lost.seed, reason="too much")
+    found = replace(partly, records=partly.records[1:], unreachable=(*partly.unreachable, missed))
+    (table,) = [table for table in all_tables(found) if table.title == "PSNR, dB, without refit"]
+    row = next(row for row in table.rows if row[0] == METHODS[lost.method].label)
+    assert row[1] == f"{lost.psnr:.2f}, 1 of 2 seeds"
+    assert f"{METHODS[lost.method].label} at 50%: too much" in table.note
 
 
 def test_tables_hold_every_method_at_every_sparsity(found: Reproduction) -> None:

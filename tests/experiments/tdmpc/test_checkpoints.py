@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import resources
@@ -156,7 +157,11 @@ def test_pretrained_agents_come_from_the_package(tmp_path: Path, monkeypatch: py
         save_agent(agent(task), tmp_path / "pretrained")
     assert pretrained_tasks() == ["cartpole-swingup", "walker-walk"]
     assert pretrained("walker-walk").config.task == "walker-walk"
-    with pytest.raises(SecateurError, match="'cup-catch' comes with Secateur; there are cartpole-swingup, walker-walk"):
+    there = "'cup-catch' comes with Secateur; there are cartpole-swingup, walker-walk"
+    other = (
+        "Train one (secateur train tdmpc --task cup-catch) and name its folder: --checkpoint DIR, or load_agent(DIR)"
+    )
+    with pytest.raises(SecateurError, match=re.escape(f"{there}. {other}")):
         pretrained("cup-catch")
 
 

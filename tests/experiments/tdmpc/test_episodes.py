@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,6 +195,18 @@ def test_noise_of_each_episode() -> None:
     assert (calm.actions[:, 1] != noisy.actions[:, 1]).all()
     with pytest.raises(ControlError, match=r"one for each of 2 episodes; it is \[0.1\]"):
         run_episodes(Homing(), CONFIG, [5, 6], noise=[0.1], make=line)
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf"), [0.1, -0.1], [0.1, float("nan")]])
+def test_noise_that_is_no_standard_deviation(noise: float | list[float]) -> None:
+    with pytest.raises(ControlError, match=r"noise must be finite and at least 0; it is "):
+        run_episodes(Homing(), CONFIG, [5, 6], controller="policy", noise=noise, make=line)
+
+
+@pytest.mark.parametrize("noise", ["much", [[0.1], [0.2]], [[], 1.0]])
+def test_noise_that_is_no_number(noise: Any) -> None:
+    with pytest.raises(ControlError, match=r"noise must be one number, or one for each of 2 episodes; it is "):
+        run_episodes(Homing(), CONFIG, [5, 6], controller="policy", noise=noise, make=line)
 
 
 def test_training_explores() -> None:

@@ -194,6 +194,18 @@ def test_what_the_smaller_model_visits_joins_the_visits() -> None:
     assert found.seconds["revisit"] >= 0
 
 
+def test_candidates_of_both_searches_are_counted() -> None:
+    settings: dict[str, Any] = {"strategy": BlackBox(evaluations=9), "refit": False}
+    target, more = Sparsity(0.4, tolerance=0.03), random_visits(200, seed=2)
+
+    def measured(**more: Any) -> int:
+        return prune_agent(small_told(), target, **settings, **more).evaluations
+
+    assert measured(visits=VISITS) == measured(visits=VISITS.joined(more)) == 9
+    assert measured(visits=VISITS, revisit=lambda _small: more) == 18
+    assert prune_agent(small_told(), target, visits=VISITS).evaluations == 0  # one candidate is not measured
+
+
 def assert_equal(one: nn.Module, other: nn.Module) -> None:
     for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -226,8 +238,15 @@ def test_wrong_input() -> None:
         prune_agent(model, 0.5, visits=VISITS.head(2), strategy=Sensitivity(), criterion=Magnitude())
     with pytest.raises(ObjectiveError, match="'judge' failed: RuntimeError: no episode"):
         prune_agent(model, 0.5, visits=VISITS, final=judge)
-    with pytest.raises(CalibrationError, match="seconds"):
-        prune_agent(model, 0.5, visits=VISITS, distill_seconds=-1)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_found_before_anything_is_run(seconds: float) -> None:
+    def never(graph: Any, model: nn.Module) -> Any:
+        raise AssertionError("nothing should be scored")
+
+    with pytest.raises(CalibrationError, match="distill_seconds must be finite and at least 0, not"):
+        prune_agent(small_told(), 0.5, visits=VISITS, distill_seconds=seconds, criterion=never)
 
 
 def judge(model: nn.Module) -> float:

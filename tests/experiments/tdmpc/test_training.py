@@ -126,6 +126,21 @@ def test_a_finished_training_is_not_repeated_and_another_begins_on_request(tmp_p
     assert not torch.equal(policy_of(other.model), policy_of(first.model))
 
 
+def test_a_restart_that_is_stopped_at_once_is_not_taken_for_the_earlier_training(tmp_path: Path) -> None:
+    def stop(_progress: TrainingProgress) -> None:
+        raise KeyboardInterrupt
+
+    first = run(tmp_path, steps=2 * STEPS)
+    with pytest.raises(ControlError, match="nothing would be learnt"):  # what can't begin does no harm
+        train(tiny(steps=STEPS), tmp_path, make=make, resume=False)
+    assert journal_in(tmp_path).steps == 2 * STEPS
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(seed=5), tmp_path, make=make, resume=False, on_progress=stop)
+    assert read_state(tmp_path, tiny(seed=5)) is None
+    assert load_agent(tmp_path).notes == first.notes  # until there is a better one
+    assert run(tmp_path, seed=5, steps=2 * STEPS).config.seed == 5
+
+
 def test_steps_updates_and_evaluations_are_those_of_the_schedule(tmp_path: Path) -> None:
     reports: list[TrainingProgress] = []
     agent = train(tiny(), tmp_path, evaluate_every=2, evaluations=2, make=make, on_progress=reports.append)

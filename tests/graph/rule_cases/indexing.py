@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from tests.graph.oracle import ALL, Case
-from tests.graph.rule_cases.inputs import ROWS, X, aten, bools, integers
+from tests.graph.rule_cases.inputs import BOTH, X, aten
 
 
 def _before(axis: int, bound: int) -> Any:
@@ -63,142 +62,41 @@ INDEXING = [
     Case("roll", lambda x: x.roll((0, 1), (0, 1)), [X], "by nothing", pinned={(0, 1): [3]}),
     Case("roll", lambda x: x.roll(5, 1), [X], "more than once round", pinned={(0, 1): ALL}),
     Case("roll", lambda x: x.roll(1), [X], "flat", pinned={(0, 0): ALL, (0, 1): ALL}),
-    Case("index_select", lambda x: x.index_select(0, ROWS), [X], pinned={(0, 0): ALL}),
+    Case("narrow_copy", lambda x: torch.narrow_copy(x, 1, 1, 2), [X], pinned={(0, 1): ALL}),
+    *(Case("rot90", lambda x, k=k: x.rot90(k, (0, 2)), [(2, 3, 4)], str(k)) for k in (1, 2, 3, 4)),
+    Case("rot90", lambda x: x.view(len(x), 2, -1).rot90(-1, (2, 1)), [(2, 6)], "rows and columns"),
     Case(
-        "index_select",
-        lambda x, i: x.index_select(1, i),
-        [X, integers(2, high=4)],
-        "labelled index",
-        pinned={(0, 1): ALL, (1, 0): ALL},
-    ),
-    Case("index", lambda x: x[ROWS], [X], pinned={(0, 0): ALL}),
-    Case("index", lambda x: x[:, ROWS, :, ROWS], [(2, 3, 4, 3)], "not adjacent", pinned={(0, 1): ALL, (0, 3): ALL}),
-    Case("index", lambda x: x[:, ROWS[:, None], ROWS], [(2, 3, 4)], "adjacent", pinned={(0, 1): ALL, (0, 2): ALL}),
-    Case("index", lambda x: x[:, torch.tensor([True, False, True])], [(2, 3, 4)], "mask", pinned={(0, 1): ALL}),
-    Case(
-        "index",
-        lambda x: x[torch.tensor([[True, False, True], [True, True, False]])],
-        [(2, 3, 4)],
-        "wide mask",
-        pinned={(0, 0): ALL, (0, 1): ALL},
-    ),
-    Case(
-        "index",
-        lambda x, i: x[:, i],
-        [(2, 3, 4), integers(2, 2, high=3)],
-        "labelled index",
-        pinned={(0, 1): ALL, (1, 0): ALL, (1, 1): ALL},
-    ),
-    Case("_unsafe_index", lambda x: aten._unsafe_index(x, [None, ROWS]), [X], pinned={(0, 1): ALL}),
-    Case("index_put", lambda x, y: torch.index_put(x, (ROWS,), y), [X, (2, 4)], pinned={(0, 0): ALL, (1, 0): ALL}),
-    Case(
-        "index_put",
-        lambda x, y: aten.index_put(x, [None, ROWS], y),
-        [(2, 3, 4), (2, 2, 4)],
-        "a later dimension",
+        "slice_scatter",
+        lambda x, y: x.slice_scatter(y, 1, 1, 3),
+        [X, (3, 2)],
         pinned={(0, 1): ALL, (1, 1): ALL},
     ),
-    Case(
-        "index_put",
-        lambda x, y: aten.index_put(x, [ROWS, None, ROWS], y),
-        [(3, 4, 3), (2, 4)],
-        "not adjacent",
-        pinned={(0, 0): ALL, (0, 2): ALL, (1, 0): ALL},
-    ),
-    Case("index_put", lambda x, y: x.__setitem__(bools(3), y) or x, [X, (4,)], "mask", pinned={(0, 0): ALL}),
-    Case(
-        "index_put",
-        lambda x: aten.index_put(x, [None, ROWS], torch.tensor(0.5, dtype=x.dtype)),
-        [X],
-        "a number",
-        pinned={(0, 1): ALL},
-    ),
-    Case("_index_put_impl", lambda x, y: aten._index_put_impl(x, [ROWS], y), [X, (4,)], pinned={(0, 0): ALL}),
-    Case(
-        "_unsafe_index_put",
-        lambda x, y: aten._unsafe_index_put(x, [ROWS], y),
-        [X, (2, 4)],
-        pinned={(0, 0): ALL, (1, 0): ALL},
-    ),
-    Case("gather", lambda x, i: x.gather(1, i), [X, integers(3, 2, high=4)], pinned={(0, 1): ALL, (1, 1): ALL}),
-    Case(
-        "gather",
-        lambda x, i: x.gather(1, i),
-        [X, integers(2, 2, high=4)],
-        "shorter",
-        pinned={(0, 0): ALL, (0, 1): ALL, (1, 0): ALL, (1, 1): ALL},
-    ),
-    Case(
-        "scatter",
-        lambda x, i, y: x.scatter(1, i, y),
-        [X, torch.tensor([[0, 2]] * 3), (3, 2)],
-        pinned={(0, 1): ALL, (1, 1): ALL, (2, 1): ALL},
-    ),
-    Case(
-        "scatter",
-        lambda x, i: x.scatter(0, i, 0.5),
-        [X, integers(2, 4, high=3)],
-        "a number",
-        pinned={(0, 0): ALL, (1, 0): ALL},
-    ),
-    Case(
-        "scatter_add",
-        lambda x, i, y: x.scatter_add(0, i, y),
-        [X, integers(2, 4, high=3), (2, 4)],
-        pinned={(0, 0): ALL, (1, 0): ALL, (2, 0): ALL},
-    ),
-    Case(
-        "scatter_reduce",
-        lambda x, i, y: x.scatter_reduce(0, i, y, "amax"),
-        [X, integers(2, 4, high=3), (2, 4)],
-        pinned={(0, 0): ALL, (1, 0): ALL, (2, 0): ALL},
-    ),
-    Case("index_add", lambda x, y: x.index_add(0, ROWS, y), [X, (2, 4)], pinned={(0, 0): ALL, (1, 0): ALL}),
-    Case("index_copy", lambda x, y: x.index_copy(0, ROWS, y), [X, (2, 4)], pinned={(0, 0): ALL, (1, 0): ALL}),
-    Case(
-        "index_add",
-        lambda x, i, y: x.index_add(1, i, y),
-        [X, ROWS, (3, 2)],
-        "labelled index",
-        pinned={(0, 1): ALL, (1, 0): ALL, (2, 1): ALL},
-    ),
-    Case("index_fill", lambda x: x.index_fill(1, ROWS, 0.5), [X], pinned={(0, 1): ALL}),
-    Case("embedding", lambda w: F.embedding(torch.tensor([[2, 0, 1], [1, 1, 0]]), w), [X], pinned={(0, 0): ALL}),
-    Case(
-        "embedding",
-        lambda i, w: F.embedding(i, w),
-        [integers(2, 3, high=3), X],
-        "labelled index",
-        pinned={(0, 0): ALL, (0, 1): ALL, (1, 0): ALL},
-    ),
-    *(
-        Case(
-            "_embedding_bag_forward_only",
-            lambda w, m=m: F.embedding_bag(torch.tensor([[2, 0, 1], [1, 1, 0]]), w, mode=m),
-            [X],
-            m,
-            pinned={(0, 0): ALL},
-        )
-        for m in ("sum", "mean", "max")
-    ),
-    Case("_embedding_bag", lambda w: aten._embedding_bag(w, ROWS, torch.tensor([0, 1]))[0], [X], pinned={(0, 0): ALL}),
-    Case(
-        "_embedding_bag_forward_only",
-        lambda w, s: F.embedding_bag(torch.tensor([[2, 0, 1], [1, 1, 0]]), w, mode="sum", per_sample_weights=s),
-        [X, (2, 3)],
-        "weighted",
-        pinned={(0, 0): ALL, (1, 0): ALL, (1, 1): ALL},
-    ),
+    Case("select_scatter", lambda x, y: x.select_scatter(y, 1, 2), [(3, 4, 2), (3, 2)], pinned={(0, 1): ALL}),
     Case("unfold", lambda x: x.unfold(1, 2, 1), [(2, 4, 3)], pinned={(0, 1): ALL}),
-    Case("diagonal", lambda x: x.diagonal(0, 0, 2), [(3, 4, 3)], pinned={(0, 0): ALL, (0, 2): ALL}),
-    Case("diagonal", torch.diagonal, [(3, 3)], "default", pinned={(0, 0): ALL, (0, 1): ALL}),
-    Case("diagonal_copy", aten.diagonal_copy, [(3, 3)], pinned={(0, 0): ALL, (0, 1): ALL}),
-    Case("diag_embed", torch.diag_embed, [X], pinned={(0, 1): ALL}),
-    Case("diag_embed", lambda x: torch.diag_embed(x, 0, 0, 2), [X], "dims", pinned={(0, 1): ALL}),
-    Case("tril", torch.tril, [(2, 3, 3)], pinned={(0, 1): ALL, (0, 2): ALL}),
-    Case("triu", torch.triu, [(2, 3, 3)], pinned={(0, 1): ALL, (0, 2): ALL}),
-    Case("as_strided", lambda x: x.as_strided((2, 2), (4, 1)), [X], pinned={(0, 0): ALL, (0, 1): ALL}),
-    Case("as_strided_copy", lambda x: aten.as_strided_copy(x, (2, 2), (4, 1)), [X], pinned={(0, 0): ALL, (0, 1): ALL}),
+    Case("unfold", lambda x: x.view(len(x), 2, -1).unfold(1, 1, 1), [(2, 6)], "rows"),
+    Case("unfold_copy", lambda x: torch.unfold_copy(x, 1, 2, 1), [(2, 4, 3)], pinned={(0, 1): ALL}),
+    Case(
+        "unfold_backward",
+        lambda x: aten.unfold_backward(x, [x.shape[0], 6, x.shape[2]], 1, 3, 2),
+        [(2, 2, 4, 3)],
+        pinned={(0, 1): ALL, (0, 3): ALL},
+    ),
+    Case("as_strided", lambda x: x.as_strided((2, 2), (4, 1)), [X], pinned=BOTH),
+    Case(
+        "as_strided",
+        lambda x: x.as_strided((len(x), 2, 2), (x.stride(0), 1, 1)),
+        [X],
+        "sizes and strides read from it",
+        pinned={(0, 1): ALL},
+        resizable=True,
+    ),
+    Case("as_strided_copy", lambda x: aten.as_strided_copy(x, (2, 2), (4, 1)), [X], pinned=BOTH),
+    Case(
+        "as_strided_scatter",
+        lambda x, y: x.as_strided_scatter(y, (2, 2), (4, 1)),
+        [X, (2, 2)],
+        pinned=BOTH | {(1, 0): ALL, (1, 1): ALL},
+    ),
 ]
 
 CASES = [*INDEXING]

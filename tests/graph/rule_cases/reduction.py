@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from secateur.graph.rules.base import names
 from tests.graph.oracle import ALL, Case
-from tests.graph.rule_cases.inputs import X, aten, bools, positive
+from tests.graph.rule_cases.inputs import ROWS, X, aten, bools, integers, positive
 
 REDUCTIONS = [
     Case("sum", torch.sum, [X]),
@@ -28,7 +28,10 @@ REDUCTIONS = [
     Case("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, -1, dim=1), [X], "negative", mixed=[(0, 1)]),
     Case("linalg_vector_norm", lambda x: F.normalize(x), [X], "normalize"),
     Case("norm", lambda x: aten.norm(x, 2, [1]), [X]),
+    Case("linalg__powsum", lambda x: aten.linalg__powsum(x, 3, [1]), [X]),
+    Case("linalg__powsum", lambda x: aten.linalg__powsum(x, -2, [1]), [X], "negative", mixed=[(0, 1)]),
     Case("norm", lambda x: aten.norm(x, -2, [1], True), [X], "negative", mixed=[(0, 1)]),
+    Case("linalg__powsum", lambda x: aten.linalg__powsum(x, 0, [1]), [X], "of order zero", mixed=[(0, 1)], deaf=[0]),
     *(
         case
         for name in names(
@@ -56,6 +59,7 @@ REDUCTIONS = [
     *(Case(name, getattr(torch, name), [X, (4,)], "two tensors") for name in ("maximum", "minimum")),
     Case("all", lambda x: x.all(1), [torch.arange(12).view(3, 4) % 5 != 2], mixed=[(0, 1)]),
     Case("all", torch.all, [torch.arange(4).view(2, 2) != 1], "everything", mixed=[(0, 0), (0, 1)]),
+    Case("_aminmax", lambda x: aten._aminmax(x, 1), [X], mixed=[(0, 1)]),
     Case("amax", lambda x: x.amax((0, -1)), [(2, 3, 4)], "several", mixed=[(0, 0), (0, 2)]),
     Case("_softmax", lambda x: x.softmax(-1), [X], mixed=[(0, 1)]),
     Case("_softmax", lambda x: x.view(len(x), 2, -1).softmax(1), [(2, 6)], "rows"),
@@ -65,14 +69,36 @@ REDUCTIONS = [
     Case("logcumsumexp", lambda x: x.logcumsumexp(1), [X], mixed=[(0, 1)]),
     Case("cummax", lambda x: x.cummax(1), [X], mixed=[(0, 1)]),
     Case("cummin", lambda x: x.cummin(1), [X], mixed=[(0, 1)]),
-    Case("cumsum", lambda x: x.cumsum(1), [X], pinned={(0, 1): ALL}),
-    Case("cumprod", lambda x: x.cumprod(-2), [X], pinned={(0, 0): ALL}),
+    Case("cumsum", lambda x: x.cumsum(1), [X]),
+    Case("cumsum", lambda x: x.view(len(x), 2, -1).cumsum(1), [(2, 6)], "rows"),
+    Case("cumsum", lambda x: x.view(len(x), 2, -1).cumsum(2), [(2, 6)], "columns"),
+    Case("cumprod", lambda x: x.cumprod(-2), [X], mixed=[(0, 0)]),
+    Case("cumprod", lambda x: x.view(len(x), 2, -1).cumprod(1), [(2, 6)], "rows"),
     Case("sort", torch.sort, [X], pinned={(0, 1): ALL}),
     Case("sort", lambda x: x.sort(dim=0, descending=True, stable=True), [X], "stable", pinned={(0, 0): ALL}),
     Case("sort", lambda x: x.argsort(0), [X], "argsort", pinned={(0, 0): ALL}),
+    Case("sort", lambda x: x.view(len(x), 2, -1).sort(1), [(2, 6)], "rows"),
     Case("topk", lambda x: x.topk(2), [X], pinned={(0, 1): ALL}),
+    Case("topk", lambda x: x.topk(2, 1), [(2, 3, 4)], "another dimension", pinned={(0, 1): ALL}),
     Case("kthvalue", lambda x: x.kthvalue(2), [X], pinned={(0, 1): ALL}),
     Case("kthvalue", lambda x: x.kthvalue(2, 0, True), [X], "keepdim", pinned={(0, 0): ALL}),
+    Case("_sample_dirichlet", aten._sample_dirichlet, [positive(*X)], mixed=[(0, 1)], random=True, rejects=True),
+    Case("renorm", lambda x: x.renorm(2, 1, 0.5), [(2, 3, 4)], mixed=[(0, 0), (0, 2)]),
+    Case(
+        "embedding_renorm",
+        lambda w: aten.embedding_renorm_(w + 0, ROWS, 0.5, 2.0),
+        [X],
+        pinned={(0, 0): ALL},
+        mixed=[(0, 1)],
+    ),
+    Case(
+        "embedding_renorm",
+        lambda w, i: aten.embedding_renorm_(w + 0, i, 0.5, 2.0),
+        [X, integers(3, high=3)],
+        "labelled index",
+        pinned={(0, 0): ALL, (1, 0): ALL},
+        mixed=[(0, 1)],
+    ),
     Case("glu", F.glu, [(3, 8)]),
     Case("glu", lambda x: F.glu(x, 1), [(2, 6, 3)], "dim"),
 ]
@@ -122,6 +148,18 @@ NORMS = [
         "_native_batch_norm_legit_functional",
         lambda x, w, b, m, v: aten._native_batch_norm_legit_functional(x, w, b, m, v, False, 0.1, 1e-5)[0],
         [X, (4,), (4,), (4,), positive(4)],
+    ),
+    Case(
+        "_batch_norm_no_update",
+        lambda x, w, b, m, v: aten._batch_norm_no_update(x, w, b, m, v, 0.1, 1e-5)[0],
+        [X, (4,), (4,), (4,), positive(4)],
+    ),
+    Case(
+        "_batch_norm_with_update_functional",
+        lambda x, w, b, m, v: aten._batch_norm_with_update_functional(x, w, b, m, v, 0.1, 1e-5)[0],
+        [(4, 3), (3,), (3,), (3,), positive(3)],
+        mixed=[(0, 0)],
+        deaf=[3, 4],
     ),
     Case(
         "_batch_norm_with_update",

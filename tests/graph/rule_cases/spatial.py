@@ -42,7 +42,7 @@ SPATIAL = [
     _on_images("upsample_bicubic2d", lambda x: F.interpolate(x, scale_factor=2, mode="bicubic")),
     *(
         _on_images(f"_upsample_{m}2d_aa", lambda x, m=m: F.interpolate(x, scale_factor=0.5, mode=m, antialias=True))
-        for m in ("bilinear", "bicubic")
+        for m in ("bilinear", "bicubic", "lanczos")
     ),
     _on_images("upsample_trilinear3d", lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"), VOLUME),
     *(
@@ -86,6 +86,12 @@ SPATIAL = [
         [VOLUME, unit(2, 2, 2, 2, 3) - 0.5],
         pinned={(i, a): ALL for i in (0, 1) for a in (2, 3, 4)} | {(1, 1): ALL},
     ),
+    Case(
+        "affine_grid_generator",
+        lambda t: F.affine_grid(t, (len(t), 3, 2, 4), align_corners=False),
+        [(3, 2, 3)],
+        pinned={(0, 1): ALL, (0, 2): ALL},
+    ),
     Case("constant_pad_nd", lambda x: F.pad(x, (1, 2)), [X]),
     Case("constant_pad_nd", lambda x: F.pad(x, (0, 0, 2, 1), value=0.5), [X], "an outer dimension"),
     Case("constant_pad_nd", lambda x: F.pad(x, (-1, 2)), [X], "cuts", pinned={(0, 1): [0]}),
@@ -94,6 +100,13 @@ SPATIAL = [
     Case("im2col", lambda x: F.unfold(x, (1, 2)), [IMAGE[1:]], "no batch", pinned={(0, 1): ALL, (0, 2): ALL}),
     Case("col2im", lambda x: F.fold(x, (2, 3), (2, 2)), [(2, 12, 2)], pinned={(0, 2): ALL}),
     Case("col2im", lambda x: F.fold(x, (2, 3), (2, 2)), [(12, 2)], "no batch", pinned={(0, 1): ALL}),
+    Case(
+        "col2im",
+        lambda x: F.fold(x.view(len(x), -1, 4, 2).flatten(1, 2), (2, 3), (2, 2)),
+        [(2, 3, 8)],
+        "channels apart from kernels",
+        pinned={(0, 2): ALL},
+    ),
 ]
 
 CASES = [*SPATIAL]

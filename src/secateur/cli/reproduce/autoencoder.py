@@ -13,7 +13,7 @@ import typer
 
 from secateur.cli.options import Json, write_json
 from secateur.cli.progress import steps
-from secateur.cli.reproduce.output import check_fractions, check_methods, write_and_show
+from secateur.cli.reproduce.output import check_finite, check_fractions, check_methods, write_and_show
 from secateur.extras import needs
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def mnist_autoencoder(
       secateur reproduce mnist-autoencoder --data mnist --seeds 1 --sparsity 0.2 --method gradient --method grid
     """
     check_fractions("--sparsity", sparsity)
+    check_finite("--drop", drop, "dB")
     torch.set_num_threads(threads)
     settings = _settings(
         method,

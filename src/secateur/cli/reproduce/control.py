@@ -14,7 +14,7 @@ import typer
 
 from secateur.cli.options import Json, write_json
 from secateur.cli.progress import steps
-from secateur.cli.reproduce.output import check_fractions, check_methods, write_and_show
+from secateur.cli.reproduce.output import check_finite, check_fractions, check_methods, write_and_show
 from secateur.errors import SecateurError
 from secateur.extras import needs
 
@@ -90,6 +90,7 @@ def tdmpc(
       secateur reproduce tdmpc --task walker-walk --checkpoint secateur-tdmpc-walker-walk
     """
     check_fractions("--sparsity", sparsity)
+    check_finite("--distill", distill, "seconds")
     torch.set_num_threads(threads)
     settings = _settings(
         _known(task),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,6 +67,16 @@ def check_fractions(option: str, fractions: Sequence[float] | None) -> None:
     for fraction in fractions or ():
         if not 0 < fraction < 1:
             raise typer.BadParameter(f"{option} must lie between 0 and 1; it is {fraction}")
+
+
+def check_finite(option: str, value: float, what: str) -> None:
+    """Check what an option was given, in the words of the command line.
+
+    Raises:
+        BadParameter: the value is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{option} must be a finite number of {what}; it is {value}")
 
 
 def check_methods(known: Iterable[str], asked: Sequence[str] | None, usual: Iterable[str]) -> tuple[str, ...]:

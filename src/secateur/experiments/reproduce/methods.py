@@ -134,8 +134,7 @@ class Searched:
             ),
         )
         seconds = time.perf_counter() - started
-        measured = sum(e.objective is not None or e.error is not None for e in result.allocation.history)
-        return Pruned(result.model, result.plan, measured, seconds)
+        return Pruned(result.model, result.plan, result.allocation.measured, seconds)
 
 
 _GRID_LEVELS = {False: 5, True: 3}

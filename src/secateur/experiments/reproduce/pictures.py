@@ -20,16 +20,21 @@ SHOWN = ("torch-random", "torch-l2", "random", "norm", "grid", "gradient")
 
 def all_pictures(found: Reproduction) -> Iterator[tuple[str, bytes]]:
     """File name and PNG of every figure."""
-    lowest = found.settings.sparsities[0]
+    reached = {(record.refit, record.target) for record in found.records}
     for refit, arm in ARMS.items():
-        name = arm.replace(" ", "-")
+        at = [target for target in found.settings.sparsities if (refit, target) in reached]
+        if not at:
+            continue
+        name, lowest = arm.replace(" ", "-"), at[0]
         yield f"psnr-{name}.png", _psnr(found, arm, refit, lambda r: r.psnr)
         yield f"drift-{name}.png", _drift(found, arm, refit)
         yield f"coefficients-{name}.png", _coefficients(found, arm, refit, lowest)
         yield f"reconstructions-{name}.png", _reconstructions(found, arm, refit, lowest)
     if found.is_fine_tuned:
         yield "psnr-fine-tuned.png", _psnr(found, "with refit, then fine-tuned", True, lambda r: r.tuned)
-    yield "cost.png", _cost(found, lowest)
+    in_both = [t for t in found.settings.sparsities if {(False, t), (True, t)} <= reached]
+    if in_both:
+        yield "cost.png", _cost(found, in_both[0])
 
 
 def _psnr(found: Reproduction, arm: str, refit: bool, value: Callable[[Record], float | None]) -> bytes:
@@ -59,10 +64,11 @@ def _lines(found: Reproduction, refit: bool, value: Callable[[Record], float | N
         records = [found.of(method=method, refit=refit, target=target) for target in found.settings.sparsities]
         found_values = [[value(r) for r in at] for at in records]
         values = [[v for v in at if v is not None] for at in found_values]
-        if all(values):
-            middle = [statistics.mean(v) for v in values]
-            low, high = [min(v) for v in values], [max(v) for v in values]
-            lines.append(Curve(METHODS[method].label, found.settings.sparsities, middle, low, high))
+        there = {x: at for x, at in zip(found.settings.sparsities, values, strict=True) if at}
+        if there:
+            middle = [statistics.mean(v) for v in there.values()]
+            low, high = [min(v) for v in there.values()], [max(v) for v in there.values()]
+            lines.append(Curve(METHODS[method].label, list(there), middle, low, high))
     return lines
 
 

@@ -16,6 +16,7 @@ from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.runs import Dense, drawn, run
 from secateur.experiments.reproduce.settings import Settings, Split
 from secateur.experiments.run_cache import OnStep, RunCache
+from secateur.experiments.unreachable import Unreachable, attempted, or_unreachable
 
 _RESOLUTION = 0.01
 """How near to the largest sparsity that keeps the PSNR after training the bisection goes."""
@@ -61,7 +62,8 @@ class Reproduction:
         shape: height and width of an image.
         settings: what was asked.
         dense: seed to the dense model's PSNR over the test images, in dB.
-        records: one for every seed, method, sparsity and arm.
+        records: one for every seed, method, sparsity and arm that was reached.
+        unreachable: one for every seed, method, sparsity and arm that wasn't.
         smallest: for every seed the smallest finished models found that keep the PSNR.
         originals: the images whose reconstructions are drawn, as in :class:`Record`.
         reconstructed: their reconstructions by the dense model of seed 0.
@@ -72,6 +74,7 @@ class Reproduction:
     settings: Settings
     dense: dict[int, float]
     records: tuple[Record, ...]
+    unreachable: tuple[Unreachable, ...]
     smallest: tuple[Finished, ...]
     originals: str
     reconstructed: str
@@ -92,6 +95,10 @@ class Reproduction:
         """The records of one method at one sparsity, a seed after the other."""
         return [r for r in self.records if (r.method, r.refit, r.target) == (method, refit, target)]
 
+    def missed(self, *, method: str, refit: bool, target: float | None) -> list[Unreachable]:
+        """Why one method doesn't reach one sparsity, for every seed that it doesn't."""
+        return [m for m in self.unreachable if (m.method, m.refit, m.target) == (method, refit, target)]
+
     def as_data(self) -> dict[str, Any]:
         """All of it as JSON can hold it, without the images."""
         return {
@@ -99,6 +106,7 @@ class Reproduction:
             "settings": asdict(self.settings),
             "dense": self.dense,
             "records": [record.as_data() for record in self.records],
+            "unreachable": [asdict(missed) for missed in self.unreachable],
             "smallest": [{"fine-tuned": f.is_tuned, **f.record.as_data()} for f in self.smallest],
         }
 
@@ -118,14 +126,15 @@ def reproduce(
         SecateurError: a file in ``out`` can't be read or written.
     """
     experiment = _Experiment(Split.of(images), settings, out, on_step)
-    records = [record for seed in range(settings.seeds) for record in experiment.records(seed)]
+    outcomes = [outcome for seed in range(settings.seeds) for outcome in experiment.outcomes(seed)]
     smallest = [found for seed in range(settings.seeds) for found in experiment.smallest(seed)]
     return Reproduction(
         name=images.name,
         shape=images.shape,
         settings=settings,
         dense={seed: experiment.dense(seed).psnr() for seed in range(settings.seeds)},
-        records=tuple(records),
+        records=tuple(each for each in outcomes if isinstance(each, Record)),
+        unreachable=tuple(each for each in outcomes if isinstance(each, Unreachable)),
         smallest=tuple(smallest),
         originals=(experiment.split.drawn * 255).round().byte().numpy().tobytes().hex(),
         reconstructed=drawn(experiment.split, experiment.dense(0).model),
@@ -145,7 +154,7 @@ class _Experiment:
 
     def __init__(self, split: Split, settings: Settings, out: Path, on_step: OnStep) -> None:
         self.split, self.settings, self.out, self.on_step = split, settings, out, on_step
-        self._cache = RunCache(out / "runs", Record.from_data)
+        self._cache = RunCache(out / "runs", or_unreachable(Record.from_data))
         self._dense: dict[int, Dense] = {}
         self._done, self._total = 0, settings.seeds * len(list(runs(settings)))
 
@@ -162,26 +171,29 @@ class _Experiment:
             self._dense[seed] = Dense.of(seed, model, self.split)
         return self._dense[seed]
 
-    def records(self, seed: int) -> Iterator[Record]:
+    def outcomes(self, seed: int) -> Iterator[Record | Unreachable]:
         for each in runs(self.settings):
-            yield self.record(seed, each)
+            yield self.outcome(seed, each)
             self._done += 1
             self.on_step("runs", self._done, self._total)
 
-    def record(self, seed: int, asked: Run) -> Record:
+    def outcome(self, seed: int, asked: Run) -> Record | Unreachable:
         dense = self.dense(seed)
 
         def on_progress(progress: Progress) -> None:
             self.on_step("search", progress.done, progress.total)
 
         def make() -> Record:
-            made = run(dense, asked.method, asked.target, self.settings, refit=asked.refit, on_progress=on_progress)
+            return run(dense, asked.method, asked.target, self.settings, refit=asked.refit, on_progress=on_progress)
+
+        def attempt() -> Record | Unreachable:
+            outcome = attempted(make, method=asked.method, target=asked.target, refit=asked.refit, seed=seed)
             self.on_step("search", 1, 1)
-            return made
+            return outcome
 
         size = "smallest" if asked.target is None else f"{asked.target:g}"
         arm = "refit" if asked.refit else "plain"
-        return self._cache.get(f"seed-{seed}-{size}-{asked.method}-{arm}", self._key(seed, asked), make)
+        return self._cache.get(f"seed-{seed}-{size}-{asked.method}-{arm}", self._key(seed, asked), attempt)
 
     def _key(self, seed: int, asked: Run) -> dict[str, Any]:
         """All that a run's result depends on."""
@@ -213,11 +225,16 @@ class _Experiment:
         best, low, high = None, _SMALLEST, _LARGEST
         while high - low > _RESOLUTION:
             middle = round((low + high) / 2, 3)
-            record = self.record(seed, Run(method, True, middle))
-            after = record.tuned_held_out if is_tuned else record.held_out
-            assert after is not None
-            if after >= least:
-                best, low = record, middle
+            found = self.outcome(seed, Run(method, True, middle))
+            if isinstance(found, Record) and _after(found, is_tuned=is_tuned) >= least:
+                best, low = found, middle
             else:
                 high = middle
         return best
+
+
+def _after(record: Record, *, is_tuned: bool) -> float:
+    """PSNR over the held-out images of the finished model, in dB."""
+    after = record.tuned_held_out if is_tuned else record.held_out
+    assert after is not None
+    return after

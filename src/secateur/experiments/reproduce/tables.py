@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from secateur.experiments.reproduce.methods import FINISHES, METHODS
 from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.reproduction import Reproduction
+from secateur.experiments.unreachable import NOT_REACHABLE, reasons
 from secateur.report.tables import Table
 
 ARMS = {False: "without refit", True: "with refit"}
@@ -67,11 +68,13 @@ def cost_table(found: Reproduction, *, refit: bool) -> Table:
 
 def coefficients_table(found: Reproduction, target: float, *, refit: bool) -> Table:
     """Pruning coefficient per group, mean over the seeds."""
-    rows, groups = [], list(found.records[0].coefficients)
-    for method, records in _methods(found, target, refit):
+    there = list(_methods(found, target, refit))
+    groups = list(there[0][1][0].coefficients) if there else []
+    rows = []
+    for method, records in there:
         means = [statistics.mean(r.coefficients[group] for r in records) for group in groups]
         rows.append([METHODS[method].label, *(f"{mean:.2f}" for mean in means)])
-    return Table(f"pruning coefficients at {target:.0%}, {ARMS[refit]}", ["method", *groups], rows)
+    return Table(f"pruning coefficients at {percent(target)}, {ARMS[refit]}", ["method", *groups], rows)
 
 
 def smallest_table(found: Reproduction) -> Table:
@@ -81,6 +84,8 @@ def smallest_table(found: Reproduction) -> Table:
         records = found.of(method=method, refit=True, target=None)
         if records:
             rows.append(_smallest_row(found, METHODS[method].label, records, [r.psnr for r in records]))
+        elif found.missed(method=method, refit=True, target=None):
+            rows.append([METHODS[method].label, NOT_REACHABLE, "", ""])
     for method, is_tuned in FINISHES:
         finished = [f for f in found.smallest if (f.record.method, f.is_tuned) == (method, is_tuned)]
         if finished:
@@ -107,11 +112,34 @@ def _by_sparsity(
     first = _range(list(found.dense.values())) if dense is None else dense
     rows = [["dense", *(first for _ in targets)]] if first else []
     for method in found.settings.methods:
-        at = [found.of(method=method, refit=refit, target=target) for target in targets]
-        cells = [cell(records) for records in at if records]
+        cells = [_cell(found, method, refit, target, cell) for target in targets]
         if any(cells):
             rows.append([METHODS[method].label, *cells])
-    return Table(title, ["method", *(f"{target:.0%}" for target in targets)], rows)
+    return Table(title, ["method", *map(percent, targets)], rows, _missed_note(found, refit))
+
+
+def _cell(found: Reproduction, method: str, refit: bool, target: float, cell: Callable[[Sequence[Record]], str]) -> str:
+    records = found.of(method=method, refit=refit, target=target)
+    missed = found.missed(method=method, refit=refit, target=target)
+    if not records:
+        return NOT_REACHABLE if missed else ""
+    shown = cell(records)
+    return f"{shown}, {len(records)} of {len(records) + len(missed)} seeds" if shown and missed else shown
+
+
+def _missed_note(found: Reproduction, refit: bool) -> str:
+    asked = [(method, target) for method in found.settings.methods for target in found.settings.sparsities]
+    missed = [
+        (f"{METHODS[method].label} at {percent(target)}", each)
+        for method, target in asked
+        for each in found.missed(method=method, refit=refit, target=target)
+    ]
+    return reasons(missed).strip()
+
+
+def percent(fraction: float) -> str:
+    """A fraction in three digits at most."""
+    return f"{100 * fraction:.3g}%"
 
 
 def _methods(found: Reproduction, target: float, refit: bool) -> Iterator[tuple[str, list[Record]]]:

@@ -136,7 +136,8 @@ def pretrained(task: str) -> Agent:
     names = pretrained_tasks()
     if task not in names:
         raise SecateurError(
-            f"no trained agent for {task!r} comes with Secateur; there are {', '.join(names) or 'none'}"
+            f"no trained agent for {task!r} comes with Secateur; there are {', '.join(names) or 'none'}. Train one "
+            f"(secateur train tdmpc --task {task}) and name its folder: --checkpoint DIR, or load_agent(DIR)"
         )
     return _read(f"the trained agent for {task}", folder / f"{task}.json", folder / f"{task}.safetensors")
 

@@ -104,8 +104,8 @@ def run_episodes(
 
     Raises:
         ControlError: no seeds or a negative one, an unknown task or controller, a model of another task's sizes,
-            ``noise`` of another number of episodes, or something is no finite number; then the message names task,
-            seed and step.
+            ``noise`` that is negative or of another number of episodes, or something is no finite number; then the
+            message names task, seed and step.
         SecateurError: the extra ``control`` is not installed.
     """
     _check_seeds(seeds)
@@ -162,10 +162,7 @@ class _Disturbance:
     """Normal noise on the executed actions, of each episode's own generator."""
 
     def __init__(self, std: float | Sequence[float], seeds: Sequence[int]) -> None:
-        stds = np.asarray(std, dtype=np.float32)
-        if stds.shape not in ((), (len(seeds),)):
-            raise ControlError(f"noise must be one number, or one for each of {len(seeds)} episodes; it is {std!r}")
-        self._std = np.broadcast_to(stds, (len(seeds),))
+        self._std = _stds(std, len(seeds))
         self._generators = [np.random.default_rng(seed) for seed in seeds]
 
     def added_to(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -174,6 +171,19 @@ class _Disturbance:
         drawn = np.stack([generator.standard_normal(actions.shape[1]) for generator in self._generators])
         noisy: NDArray[np.float32] = np.clip(actions + self._std[:, None] * drawn, -1, 1).astype(np.float32)
         return noisy
+
+
+def _stds(given: float | Sequence[float], episodes: int) -> NDArray[np.float32]:
+    """One standard deviation per episode."""
+    try:
+        stds = np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError):
+        stds = np.empty((0, 0), dtype=np.float32)
+    if stds.shape not in ((), (episodes,)):
+        raise ControlError(f"noise must be one number, or one for each of {episodes} episodes; it is {given!r}")
+    if not (np.isfinite(stds) & (stds >= 0)).all():
+        raise ControlError(f"noise must be finite and at least 0; it is {given!r}")
+    return np.broadcast_to(stds, (episodes,))
 
 
 @dataclass(frozen=True, kw_only=True)

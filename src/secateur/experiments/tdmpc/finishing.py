@@ -46,11 +46,6 @@ class Stopwatch:
         finally:
             self.seconds[phase] += time.perf_counter() - started
 
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """Count what another one has measured."""
-        for phase, spent in seconds.items():
-            self.seconds[phase] += spent
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Finished:

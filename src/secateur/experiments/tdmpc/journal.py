@@ -135,6 +135,19 @@ def read_state(folder: Path, config: TdMpcConfig) -> tuple[Journal, dict[str, Te
     return journal, tensors
 
 
+def discard_state(folder: Path) -> None:
+    """Forget the training in a folder, if there is one; its agents stay.
+
+    Raises:
+        StorageError: the file can't be deleted.
+    """
+    file = folder / CHECKPOINT
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{file} can't be deleted to begin again: {error.strerror}") from error
+
+
 def _check_same(file: Path, earlier: TdMpcConfig, config: TdMpcConfig) -> None:
     wanted = config.as_data()
     for name, value in earlier.as_data().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from secateur.allocation import (
     allocate,
 )
 from secateur.api import default_criterion
+from secateur.errors import CalibrationError
 from secateur.experiments.tdmpc.agent_graph import Which, limited, trace_agent
 from secateur.experiments.tdmpc.finishing import Finished, Finisher, Stopwatch, best_few, own_choice
 from secateur.experiments.tdmpc.surrogate import PredictionError, PredictionLoss
@@ -54,6 +56,7 @@ class PrunedAgent:
         allocation: the coefficients that the search itself chose, and all that it looked at.
         finalists: what was finished, the chosen one first. Its model is distilled, if that was asked for.
         visits: what all of it was based on, with those of the first result if there was a second.
+        evaluations: candidates that were measured, in both searches if there were two.
         seconds: wall-clock time by phase: trace, score, allocate; surgery, verify, refit and judge, of all finalists
             together; revisit; distill. A phase that wasn't needed is missing, one that came twice is counted twice.
     """
@@ -64,6 +67,7 @@ class PrunedAgent:
     allocation: AllocationResult
     finalists: tuple[Finished, ...]
     visits: Visits
+    evaluations: int
     seconds: Mapping[str, float]
 
     @property
@@ -119,66 +123,122 @@ def prune_agent(
         revisit: records what a model's planner visits, such as ``lambda small: record_visits(small, config)``.
 
     Raises:
-        CalibrationError: the visits are of another task, or too few, or ``distill_seconds`` is negative.
+        CalibrationError: the visits are of another task, or too few, or ``distill_seconds`` is negative or not finite.
         TargetError: the target or ``which`` is malformed, or can't be met; the message names the nearest that can.
         ObjectiveError: the objective or ``final`` fails.
         VerificationError: the smaller model is not the original with channels removed.
     """
+    if not 0 <= distill_seconds < math.inf:
+        raise CalibrationError(f"distill_seconds must be finite and at least 0, not {distill_seconds!r}")
     watch = Stopwatch()
     with watch.time("trace"):
         graph = graph or trace_agent(model, visits)
+    pruning = _Pruning(
+        model=model,
+        graph=graph,
+        target=limited(target, graph, which),
+        strategy=strategy,
+        refit=refit,
+        criterion=criterion,
+        objective=objective,
+        search=search,
+        watch=watch,
+    )
+    found, earlier = pruning.searched(visits), 0
     if revisit is not None:
-        first = prune_agent(
-            model,
-            target,
-            visits=visits,
-            strategy=strategy,
-            which=which,
-            refit=refit,
-            criterion=criterion,
-            objective=objective,
-            search=search,
-            graph=graph,
-        )
-        watch.add(first.seconds)
+        first, earlier = found.own_choice().model, found.allocation.measured
         with watch.time("revisit"):
-            visits = visits.joined(revisit(first.model))
-    calibration = visits.run if refit else None
-    with watch.time("score"):
-        scores = (criterion or default_criterion(calibration))(graph, model)
-    with watch.time("allocate"):
-        asked = _comparison(model, visits, strategy, objective, search, refit)
-        allocation = allocate(
-            graph,
-            scores,
-            limited(target, graph, which),
-            strategy=asked.strategy,
-            model=model,
-            objective=asked.objective,
-            calibration=calibration,
-            search=asked.search,
-        )
-    dense = allocation.dense(model)
-    finisher = Finisher(model=dense, graph=graph, scores=scores, calibration=calibration, stopwatch=watch)
-    if final is None:
-        finished: tuple[Finished, ...] = (finisher.finish(own_choice(allocation)),)
-    else:
-        finished = finisher.choice(best_few(graph, scores, allocation, asked.objective, finalists), final)
+            visits = visits.joined(revisit(first))
+        found = pruning.searched(visits)
+    finished = (found.own_choice(),) if final is None else found.choice(final, finalists)
     small = finished[0].model
     if distill_seconds:
         with watch.time("distill"):
-            small = distill(
-                small, dense, visits.batches(DISTILLED_ROWS), seconds=distill_seconds, plan=finished[0].plan
-            )
+            batches = visits.batches(DISTILLED_ROWS)
+            small = distill(small, found.finisher.model, batches, seconds=distill_seconds, plan=finished[0].plan)
     return PrunedAgent(
         model=small,
         plan=finished[0].plan,
         graph=graph,
-        allocation=allocation,
+        allocation=found.allocation,
         finalists=finished,
         visits=visits,
+        evaluations=earlier + found.allocation.measured,
         seconds=dict(watch.seconds),
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Searched:
+    """What one search found.
+
+    Attributes:
+        allocation: the coefficients, and all that it looked at.
+        objective: what it compared candidates by; None if it had only one.
+        finisher: makes smaller models of its candidates.
+    """
+
+    allocation: AllocationResult
+    objective: Objective | None
+    finisher: Finisher
+
+    def own_choice(self) -> Finished:
+        """The candidate that the search itself chose, finished."""
+        return self.finisher.finish(own_choice(self.allocation))
+
+    def choice(self, final: Objective, finalists: int) -> tuple[Finished, ...]:
+        """The best few candidates finished, the best of them by the metric that decides first."""
+        graph, scores = self.finisher.graph, self.finisher.scores
+        return self.finisher.choice(best_few(graph, scores, self.allocation, self.objective, finalists), final)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pruning:
+    """What is asked for: the settings of :func:`prune_agent` that are the same whatever was visited."""
+
+    model: nn.Module
+    graph: DependencyGraph
+    target: Sparsity
+    strategy: Strategy
+    refit: bool
+    criterion: Criterion | None
+    objective: Objective | None
+    search: Search
+    watch: Stopwatch
+
+    def searched(self, visits: Visits) -> _Searched:
+        """Score the channels and find the coefficients, on these visits."""
+        calibration = visits.run if self.refit else None
+        with self.watch.time("score"):
+            scores = (self.criterion or default_criterion(calibration))(self.graph, self.model)
+        with self.watch.time("allocate"):
+            comparison = self._comparison(visits)
+            allocation = allocate(
+                self.graph,
+                scores,
+                self.target,
+                strategy=comparison.strategy,
+                model=self.model,
+                objective=comparison.objective,
+                calibration=calibration,
+                search=comparison.search,
+            )
+        dense = allocation.dense(self.model)
+        finisher = Finisher(model=dense, graph=self.graph, scores=scores, calibration=calibration, stopwatch=self.watch)
+        return _Searched(allocation=allocation, objective=comparison.objective, finisher=finisher)
+
+    def _comparison(self, visits: Visits) -> _Comparison:
+        """The strategy with its loss, the objective where there is something to compare, and what candidates see."""
+        strategy, search = self.strategy, self.search
+        if isinstance(strategy, (Uniform, NormBased)):  # one candidate: nothing to compare it with
+            return _Comparison(strategy, None, search)
+        searched, held_out = visits.split(HELD_OUT)
+        if isinstance(strategy, GradientDescent) and strategy.loss_fn is None:
+            loss = PredictionLoss(self.model, searched)
+            strategy = replace(strategy, loss_fn=loss, batches=loss.batches)
+        if self.refit and search.calibration is None:
+            search = replace(search, calibration=searched.head(SEARCHED_ROWS).run)
+        return _Comparison(strategy, self.objective or Minimize(PredictionError(self.model, held_out)), search)
 
 
 @dataclass(frozen=True)
@@ -188,18 +248,3 @@ class _Comparison:
     strategy: Strategy
     objective: Objective | None
     search: Search
-
-
-def _comparison(
-    model: nn.Module, visits: Visits, strategy: Strategy, objective: Objective | None, search: Search, refit: bool
-) -> _Comparison:
-    """The strategy with its loss, the objective where there is something to compare, and what candidates see."""
-    if isinstance(strategy, (Uniform, NormBased)):  # one candidate: nothing to compare it with
-        return _Comparison(strategy, None, search)
-    searched, held_out = visits.split(HELD_OUT)
-    if isinstance(strategy, GradientDescent) and strategy.loss_fn is None:
-        loss = PredictionLoss(model, searched)
-        strategy = replace(strategy, loss_fn=loss, batches=loss.batches)
-    if refit and search.calibration is None:
-        search = replace(search, calibration=searched.head(SEARCHED_ROWS).run)
-    return _Comparison(strategy, objective or Minimize(PredictionError(model, held_out)), search)

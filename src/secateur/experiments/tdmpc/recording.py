@@ -59,7 +59,8 @@ def record_visits(
 
     Raises:
         CalibrationError: no episodes, sequences or rows are asked for, or more sequences than the planner samples.
-        ControlError: an episode fails; the message names the task, seed and step.
+        ControlError: a ``noise`` is negative or not finite; or an episode fails, and the message names the task, seed
+            and step.
     """
     for name, count in (("seeds", len(seeds)), ("noise", len(noise)), ("sequences", sequences), ("rows", rows)):
         if count < 1:

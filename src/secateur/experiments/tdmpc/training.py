@@ -20,7 +20,7 @@ from secateur.experiments.tdmpc.checkpoints import Agent, load_agent, save_agent
 from secateur.experiments.tdmpc.config import TdMpcConfig
 from secateur.experiments.tdmpc.environments import Maker, make
 from secateur.experiments.tdmpc.episodes import EVALUATION_SEEDS, run_episodes
-from secateur.experiments.tdmpc.journal import EpisodeRecord, Journal, read_state, write_state
+from secateur.experiments.tdmpc.journal import EpisodeRecord, Journal, discard_state, read_state, write_state
 from secateur.experiments.tdmpc.learner import Learner, UpdateLosses
 from secateur.experiments.tdmpc.replay import Episode, Replay
 from secateur.experiments.tdmpc.tensor_names import prefixed, subset
@@ -75,7 +75,8 @@ def train(
         config: task, sizes, rates, agent steps and seed.
         out: the folder; made if it isn't there.
         on_progress: told of the progress several times per episode.
-        resume: go on with the training in ``out``, if there is one, to ``config.steps``; False to begin again.
+        resume: go on with the training in ``out``, if there is one, to ``config.steps``; False to begin again: then
+            its state is deleted, and its agents are replaced at the first evaluation.
         evaluate_every: episodes between evaluations.
         evaluations: episodes of an evaluation.
         make: makes the environments, one per episode.
@@ -97,6 +98,8 @@ def train(
     training = _Training(config, out, on_progress, seeds, make)
     if resume:
         training.take_up()
+    else:
+        discard_state(out)  # so that it isn't taken up when this training is stopped before it has written its own
     while training.journal.steps < config.steps:
         training.episode(evaluate_every)
     return load_agent(out, config.task)

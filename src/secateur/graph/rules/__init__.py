@@ -1,6 +1,22 @@
 """Operator rules: how labels pass from the inputs of an ATen operator to its outputs; a table per family."""
 
-from secateur.graph.rules import contraction, creation, indexing, pointwise, reduction, shape, spatial
+from secateur.graph.rules import (
+    contraction,
+    creation,
+    diagonals,
+    fourier,
+    gathering,
+    indexing,
+    linear_algebra,
+    losses,
+    pointwise,
+    quantization,
+    recurrent,
+    reduction,
+    shape,
+    spatial,
+    unfollowed,
+)
 from secateur.graph.rules.base import RULES, Extents, Masked, OpCall, Term, find_rule, rule
 
 __all__ = [
@@ -11,11 +27,19 @@ __all__ = [
     "Term",
     "contraction",
     "creation",
+    "diagonals",
     "find_rule",
+    "fourier",
+    "gathering",
     "indexing",
+    "linear_algebra",
+    "losses",
     "pointwise",
+    "quantization",
+    "recurrent",
     "reduction",
     "rule",
     "shape",
     "spatial",
+    "unfollowed",
 ]

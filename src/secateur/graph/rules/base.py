@@ -8,7 +8,7 @@ never reach the tracer as themselves, so that they need none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -119,11 +119,22 @@ class OpCall:
         self.facts.fix(labels, f"{what} ({self.site})")
 
     def fix_dims(self, factors: Factors, dims: Sequence[int], what: str) -> Factors:
-        """Pin every factor on ``dims``; return the others."""
+        """Pin what could leave along ``dims``, and return the others; those with rows there lose the same of each."""
+        result = []
         for factor in factors:
-            if set(factor.dims) & set(dims):
+            if factor.free in dims:
                 self.fix(factor.labels, what)
-        return tuple(f for f in factors if not set(f.dims) & set(dims))
+            elif set(factor.dims) & set(dims):
+                result.append(algebra.collapse(self.facts, factor, factor.free, f"{what} ({self.site})"))
+            else:
+                result.append(factor)
+        return tuple(result)
+
+    def fix_all(self, tensors: Iterable[torch.Tensor], what: str) -> None:
+        """Pin every label of these tensors."""
+        for tensor in tensors:
+            for factor in self.labels_of(tensor):
+                self.fix(factor.labels, what)
 
     def mix(self, factors: Factors, what: str, *, by_width: bool = False) -> None:
         """Note that this call mixes these labels; ``by_width``, only by the square root of their number."""
@@ -251,8 +262,11 @@ def rule(*operators: str, **settings: Any) -> Callable[[_AnyRule], _AnyRule]:
 
 
 def find_rule(packet: str) -> Rule | None:
-    """The rule of an operator packet; an in-place operator (``aten.add_``) has that of its functional form."""
+    """The rule of an operator packet, or of its whole namespace (``quantized.*``).
+
+    An in-place operator (``aten.add_``) has the rule of its functional form.
+    """
     found = RULES.get(packet)
     if found is None and packet.endswith("_") and not packet.endswith("__"):
         found = RULES.get(packet[:-1])
-    return found
+    return found or RULES.get(f"{packet.partition('.')[0]}.*")

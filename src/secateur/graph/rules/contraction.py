@@ -20,6 +20,7 @@ PRODUCTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "dot": ("k,k->", ("self", "tensor"), None),
     "vdot": ("k,k->", ("self", "other"), None),
     "addmm": ("mk,kn->mn", ("mat1", "mat2"), "self"),
+    "_addmm_activation": ("mk,kn->mn", ("mat1", "mat2"), "self"),
     "addbmm": ("bmk,bkn->mn", ("batch1", "batch2"), "self"),
     "baddbmm": ("bmk,bkn->bmn", ("batch1", "batch2"), "self"),
     "addmv": ("mk,k->m", ("mat", "vec"), "self"),
@@ -75,14 +76,15 @@ def trilinear(call: OpCall) -> Sequence[Factors]:
 @rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution")
 def convolution(call: OpCall) -> Sequence[Factors]:
     """Plain, grouped, depthwise and transposed convolutions in any number of dimensions."""
-    spatial = range(2, call["weight"].dim())
-    weight = call.fix_dims(call.factors("weight"), spatial, "kernel position")
+    weight = call.fix_dims(call.factors("weight"), range(2, call["weight"].dim()), "kernel position")
     weight = tuple(algebra.collapse(call.facts, f, f.free, f"convolved together ({call.site})") for f in weight)
-    inputs = call.fix_dims(call.factors("input"), spatial, "position under a kernel")
-    rest = tuple(f for f in inputs if 1 not in f.dims)
-    incoming = tuple(
-        algebra.collapse(call.facts, f, 1, f"convolved together ({call.site})") for f in inputs if 1 in f.dims
-    )
+    inputs = call.fix_dims(call.factors("input"), _under_a_kernel(call), "position under a kernel")
+    together = [
+        algebra.collapse(call.facts, f, f.free, f"convolved together ({call.site})") if 1 in f.dims else f
+        for f in inputs
+    ]
+    rest = tuple(f for f in together if f.free != 1)
+    incoming = tuple(f for f in together if f.free == 1)
     channels = (_plain_channels if call["groups"] == 1 else _grouped_channels)(call, incoming, weight)
     _count_macs(call, rest, weight)
     if call["bias"] is not None:
@@ -90,6 +92,19 @@ def convolution(call: OpCall) -> Sequence[Factors]:
         bias, extents = call.factors("bias"), tuple(call["bias"].shape)
         channels = algebra.align(call.facts, [Operand(channels, extents), Operand(bias, extents)], call.site)
     return [(*rest, *(f.moved([1]) for f in channels))]
+
+
+def _under_a_kernel(call: OpCall) -> list[int]:
+    """The spatial dimensions along which neighbours meet; the kernel visits those of the others one by one."""
+    spatial = range(2, call["weight"].dim())
+    plain = (("stride", 1), ("padding", 0), ("output_padding", 0))
+
+    def setting(name: str, d: int) -> int:
+        # One number stands for all dimensions.
+        numbers: list[int] = call.arguments.get(name, [0])
+        return numbers[d - 2] if len(numbers) == len(spatial) else numbers[0]
+
+    return [d for d in spatial if call["weight"].shape[d] > 1 or any(setting(name, d) != n for name, n in plain)]
 
 
 def _plain_channels(call: OpCall, incoming: Factors, weight: Factors) -> Factors:
@@ -182,8 +197,10 @@ def _balance(call: OpCall, rows: Labels, reason: str) -> None:
 def _count_macs(call: OpCall, rest: Factors, weight: Factors) -> None:
     """Batch and positions visited, times the elements of the weight."""
     visited, kernel = call["input"] if call["transposed"] else call.out, call["weight"]
-    axes = [(visited.shape[0], labels_along(rest, 0)), *((kernel.shape[d], labels_along(weight, d)) for d in (0, 1))]
-    constant = int(np.prod(visited.shape[2:])) * int(np.prod(kernel.shape[2:]))
+    places = (0, *range(2, kernel.dim()))
+    axes = [(visited.shape[d], labels_along(rest, d)) for d in places]
+    axes += [(kernel.shape[d], labels_along(weight, d)) for d in (0, 1)]
+    constant = int(np.prod(kernel.shape[2:]))
     for size, labels in axes:
         constant *= size if labels is None else 1
     call.macs.append(Extents(constant, tuple(labels for _, labels in axes if labels is not None)))

@@ -1,13 +1,11 @@
-"""Picking, joining and moving indices: slices, splits, concatenation, gathers, rolls and flips."""
+"""Picking, joining and moving indices by their number: slices, splits, concatenation, windows, rolls and flips."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import lcm
 
 import numpy as np
-import torch
 
 from secateur.graph import algebra
 from secateur.graph.algebra import Operand
@@ -22,6 +20,12 @@ def slice_(call: OpCall) -> Sequence[Factors]:
     size = call["self"].shape[dim]
     index = np.arange(size)[slice(call["start"], call["end"], call["step"])]
     return [algebra.take(call.facts, call.factors("self"), dim, index)]
+
+
+@rule("narrow_copy")
+def narrow_copy(call: OpCall) -> Sequence[Factors]:
+    """Some indices of one dimension, their numbers given: all must stay."""
+    return [call.fix_dims(call.factors("self"), [call.dim()], "cut by number")]
 
 
 @rule("select", "select_copy")
@@ -127,160 +131,65 @@ def _fix_rolled(call: OpCall, factors: Factors, dim: int, shift: int) -> None:
             call.fix(moved, f"rolled round the end by {shift}")
 
 
-@rule("index_select")
-def index_select(call: OpCall) -> Sequence[Factors]:
-    """Indices named by a tensor: those of a pruned dimension must all stay."""
+@rule("rot90")
+def rot90(call: OpCall) -> Sequence[Factors]:
+    """Two dimensions turned by quarters: flipped, and, an odd number of times, exchanged."""
     factors = call.factors("self")
-    dim = call.dim()
-    kept = call.fix_dims(factors, [dim], "picked by an index tensor")
-    call.fix_dims(call.factors("index"), [0], "used as an index")
-    return [kept]
+    rank, turns = call["self"].dim(), call["k"] % 4
+    first, second = (d % rank for d in call["dims"])
+    for dim in {1: [second], 2: [first, second], 3: [first]}.get(turns, []):
+        factors = algebra.take(call.facts, factors, dim, np.arange(call["self"].shape[dim])[::-1])
+    order = list(range(rank))
+    if turns % 2:
+        order[first], order[second] = second, first
+    return [algebra.permute(factors, order)]
 
 
-@rule("index", "_unsafe_index")
-def index(call: OpCall) -> Sequence[Factors]:
-    """Advanced indexing: pruned dimensions that are indexed must stay, the others pass."""
-    place = _Indexed.by(call)
-    factors = call.fix_dims(call.factors("self"), place.used, "picked by an index tensor")
-    return [tuple(f.moved(place.to) for f in factors)]
+@rule("slice_scatter", "select_scatter")
+def slice_scatter(call: OpCall) -> Sequence[Factors]:
+    """Values written over some indices of one dimension, given by number: these stay, the other dimensions agree."""
+    dim, rank = call.dim(), call["self"].dim()
+    what = "written over by number"
+    source, shape = call.factors("src"), list(call["self"].shape)
+    if call.name == "aten.select_scatter":
+        source = tuple(f.moved([d + (d >= dim) for d in range(rank - 1)]) for f in source)
+    shape[dim] = 1
+    operands = [Operand(call.fix_dims(f, [dim], what), tuple(shape)) for f in (call.factors("self"), source)]
+    return [algebra.align(call.facts, operands, call.site)]
 
 
-@rule("index_put", "_index_put_impl", "_unsafe_index_put")
-def index_put(call: OpCall) -> Sequence[Factors]:
-    """Values written at index tensors: dimensions that aren't indexed must agree."""
-    place = _Indexed.by(call)
-    factors = call.fix_dims(call.factors("self"), place.used, "written at indices named by a tensor")
-    values = call["values"]
-    back = {new - place.rank + values.dim(): old for old, new in place.to.items()}
-    indexed = [d for d in range(values.dim()) if d not in back]
-    theirs = call.fix_dims(call.labels_of(values), indexed, "written at indices named by a tensor")
-    extents = [1] * call["self"].dim()
-    for d, old in back.items():
-        extents[old] = values.shape[d] if d >= 0 else 1
-    written = Operand(tuple(f.moved(back) for f in theirs), tuple(extents))
-    return [algebra.align(call.facts, [Operand(factors, tuple(call["self"].shape)), written], call.site)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Indexed:
-    """What advanced indexing does to dimensions.
-
-    Attributes:
-        used: the dimensions that are indexed.
-        to: where each of the others is in the result.
-        rank: dimensions of the result.
-    """
-
-    used: tuple[int, ...]
-    to: dict[int, int]
-    rank: int
-
-    @classmethod
-    def by(cls, call: OpCall) -> _Indexed:
-        """Adjacent index tensors are replaced in place by their own dimensions; otherwise these come first."""
-        used: list[int] = []
-        position, own = 0, 0
-        for item in call["indices"]:
-            width = 1
-            if item is not None:
-                mask = item.dtype in (torch.bool, torch.uint8)
-                width = item.dim() if mask else 1
-                own = max(own, 1 if mask else item.dim())
-                used.extend(range(position, position + width))
-                call.fix_dims(call.labels_of(item), range(item.dim()), "used as an index")
-            position += width
-        adjacent = used == list(range(used[0], used[-1] + 1))
-        start = used[0] if adjacent else 0
-        others = [d for d in range(call["self"].dim()) if d not in used]
-        to = {old: new if new < start else new + own for new, old in enumerate(others)}
-        return cls(tuple(used), to, len(others) + own)
-
-
-@rule("gather")
-def gather(call: OpCall) -> Sequence[Factors]:
-    """Indices along one dimension are read from data; those of the other dimensions meet index by index."""
-    return [_meet(call, [call["self"], call["index"]], "gathered by an index tensor")]
-
-
-@rule("scatter", "scatter_add", "scatter_reduce")
-def scatter(call: OpCall) -> Sequence[Factors]:
-    """Writes along one dimension at positions read from data; the other dimensions must agree."""
-    return [_meet(call, call.tensors(), "scattered by an index tensor")]
-
-
-@rule("index_add", "index_copy", "index_fill")
-def index_add(call: OpCall) -> Sequence[Factors]:
-    """The same, at positions that are one list for all the other dimensions."""
-    call.fix_dims(call.factors("index"), [0], "used as an index")
-    written = [t for name in ("self", "source") if (t := call.arguments.get(name)) is not None]
-    return [_meet(call, written, "written at indices named by a tensor")]
-
-
-def _meet(call: OpCall, tensors: Sequence[torch.Tensor], what: str) -> Factors:
-    """Labels of tensors that meet index by index but for ``dim``; where one is shorter, by number, so all stay."""
-    shapes = [tuple(t.shape) for t in tensors]
-    dim = call.dim()
-    pinned = [d for d in range(len(shapes[0])) if d == dim or len({shape[d] for shape in shapes}) > 1]
-    extents = tuple(1 if d in pinned else n for d, n in enumerate(shapes[0]))
-    operands = [Operand(call.fix_dims(call.labels_of(t), pinned, what), extents) for t in tensors]
-    return algebra.align(call.facts, operands, call.site)
-
-
-@rule("embedding")
-def embedding(call: OpCall) -> Sequence[Factors]:
-    """Rows of a table, picked by data: the rows stay, the width passes."""
-    weight = call.fix_dims(call.factors("weight"), [0], "row of an embedding table")
-    indices = call["indices"]
-    call.fix_dims(call.factors("indices"), range(indices.dim()), "used as an index")
-    call.produced.extend(f.labels for f in weight)
-    return [tuple(f.moved({1: indices.dim()}) for f in weight)]
-
-
-@rule("_embedding_bag", "_embedding_bag_forward_only")
-def embedding_bag(call: OpCall) -> Sequence[Factors]:
-    """Sums or means of rows of a table: the rows stay, the width passes."""
-    weight = call.fix_dims(call.factors("weight"), [0], "row of an embedding table")
-    for name in ("indices", "offsets", "per_sample_weights"):
-        call.fix_dims(call.factors(name), [0], "used as an index")
-    call.produced.extend(f.labels for f in weight)
-    return [weight, *[() for _ in call.outputs[1:]]]
-
-
-@rule("unfold")
+@rule("unfold", "unfold_copy")
 def unfold(call: OpCall) -> Sequence[Factors]:
     """Sliding windows along one dimension, which must stay; the windows become the last dimension."""
     dim = call.dim("dimension")
     return [call.fix_dims(call.factors("self"), [dim], "cut into sliding windows")]
 
 
-@rule("tril", "triu")
-def triangles(call: OpCall) -> Sequence[Factors]:
-    """The last two dimensions are paired by position: both must stay."""
-    rank = call["self"].dim()
-    return [call.fix_dims(call.factors("self"), [rank - 2, rank - 1], "paired with another dimension by position")]
-
-
-@rule("diagonal", "diagonal_copy")
-def diagonal(call: OpCall) -> Sequence[Factors]:
-    """Two dimensions paired by position become the last one: both must stay."""
-    rank = call["self"].dim()
-    dims = [call["dim1"] % rank, call["dim2"] % rank]
-    factors = call.fix_dims(call.factors("self"), dims, "paired with another dimension by position")
-    return [algebra.renumber_without(factors, dims, rank)]
-
-
-@rule("diag_embed")
-def diag_embed(call: OpCall) -> Sequence[Factors]:
-    """The last dimension is spread on a diagonal of two: it must stay."""
-    rank = call.out.dim()
-    pair = {call["dim1"] % rank, call["dim2"] % rank}
-    factors = call.fix_dims(call.factors("self"), [rank - 2], "spread on a diagonal")
-    others = [d for d in range(rank) if d not in pair]
-    return [tuple(f.moved(others) for f in factors)]
+@rule("unfold_backward")
+def unfold_backward(call: OpCall) -> Sequence[Factors]:
+    """Sliding windows, along the last dimension, added up where they overlap."""
+    last = call["grad_in"].dim() - 1
+    dims = [call["dim"] % last, last]
+    return [call.fix_dims(call.factors("grad_in"), dims, "sliding windows put together")]
 
 
 @rule("as_strided", "as_strided_copy")
 def as_strided(call: OpCall) -> Sequence[Factors]:
-    """Raw strides: nothing is known of the result, so everything stays."""
-    rank = call["self"].dim()
-    return [call.fix_dims(call.factors("self"), range(rank), "addressed by raw strides")]
+    """Raw strides: nothing is known of the result, so everything stays.
+
+    Inside torch's own functions, which read sizes and strides from the tensor, dimensions that keep both pass.
+    """
+    source, out = call["self"], call.out
+    same: set[int] = set()
+    if call.resizable and source.storage_offset() == out.storage_offset():
+        places = enumerate(zip(source.shape, source.stride(), out.shape, out.stride(), strict=False))
+        same = {d for d, (size, step, now, step_now) in places if (size, step) == (now, step_now)}
+    changed = [d for d in range(source.dim()) if d not in same]
+    return [call.fix_dims(call.factors("self"), changed, "addressed by raw strides")]
+
+
+@rule("as_strided_scatter")
+def as_strided_scatter(call: OpCall) -> Sequence[Factors]:
+    """Values written to raw strides: everything stays."""
+    call.fix_all(call.tensors(), "addressed by raw strides")
+    return [() for _ in call.outputs]

@@ -1,4 +1,4 @@
-"""Reductions, scans, sorts and softmax: labels of reduced dimensions end, or are mixed."""
+"""Reductions, scans, sorts, softmax and norms: labels of reduced dimensions end, or are mixed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def sum_(call: OpCall) -> Sequence[Factors]:
 
 
 MIXING = names("""
-mean var std var_mean std_mean amax amin aminmax max min prod logsumexp argmax argmin all median nanmedian mode
+mean var std var_mean std_mean amax amin aminmax _aminmax max min prod logsumexp argmax argmin all median nanmedian
+mode
 """)
 
 _POSITIONS = {f"aten.{name}": 0 for name in ("argmax", "argmin")}
@@ -62,43 +63,79 @@ def _note_positions(call: OpCall, over: Factors) -> None:
         call.positions[output] = over
 
 
-@rule("norm", "linalg_vector_norm")
+@rule("norm", "linalg_vector_norm", "linalg__powsum")
 def vector_norm(call: OpCall) -> Sequence[Factors]:
     """A zero adds nothing to a norm, unless its order is negative."""
     order = call.arguments.get("ord", call.arguments.get("p"))
     remaining, gone = _reduce(call)
-    if order is not None and order < 0:
+    # A sum of powers of order zero counts every index; a norm of order zero, those that are not zero.
+    if order is not None and (order < 0 or (order == 0 and call.name == "aten.linalg__powsum")):
         call.mix(gone, f"norm of order {order} over channels")
     else:
         call.masked.extend(Masked(call["self"], f) for f in gone)
     return [remaining]
 
 
-@rule("_softmax", "_log_softmax", "_safe_softmax", "logcumsumexp", "cummax", "cummin")
-def softmax(call: OpCall) -> Sequence[Factors]:
-    """Every index of the dimension depends on every other one."""
-    dim = call.dim()
+def _along(call: OpCall, dim: int) -> tuple[Factors, Factors]:
+    """(labels that can leave along ``dim``, the others; rows there must lose the same of each)."""
     factors = call.factors("self")
     over = tuple(f for f in factors if f.free == dim)
-    rows = tuple(f for f in factors if dim in f.dims and f.free != dim)
+    rest = (f for f in factors if f.free != dim)
+    reason = f"rows mixed ({call.site})"
+    return over, tuple(algebra.collapse(call.facts, f, f.free, reason) if dim in f.dims else f for f in rest)
+
+
+@rule("_softmax", "_log_softmax", "_safe_softmax", "logcumsumexp", "cumprod", "cummax", "cummin")
+def softmax(call: OpCall) -> Sequence[Factors]:
+    """Every index of the dimension depends on others, which a zero would not leave alone."""
+    over, rest = _along(call, call.dim())
     call.mix(over, f"{call.name} over channels")
-    _note_positions(call, (*over, *rows))
-    rest = tuple(f for f in factors if f not in rows)
-    collapsed = tuple(algebra.collapse(call.facts, f, f.free, f"rows mixed ({call.site})") for f in rows)
-    labels = (*rest, *collapsed)
-    return [labels for _ in call.outputs]
+    _note_positions(call, over)
+    return [(*over, *rest) for _ in call.outputs]
 
 
-@rule("cumsum", "cumprod", "sort", "topk", "kthvalue")
+@rule("cumsum")
+def cumsum(call: OpCall) -> Sequence[Factors]:
+    """Every index is the sum of those up to it: a removed one and a zero add the same."""
+    over, rest = _along(call, call.dim())
+    call.masked.extend(Masked(call["self"], f) for f in over)
+    return [(*over, *rest)]
+
+
+@rule("sort", "topk", "kthvalue")
 def ordered(call: OpCall) -> Sequence[Factors]:
-    """Scans and sorts along a dimension, which must stay."""
-    factors = call.factors("self")
+    """Values and places in an order along a dimension, which must stay; each index of the others has its own."""
     rank = call["self"].dim()
     dim = call.arguments.get("dim", -1) % max(rank, 1)
-    kept = call.fix_dims(factors, [dim], "scanned or sorted")
-    if call.name == "aten.kthvalue" and call.out.dim() < rank:
+    kept = call.fix_dims(call.factors("self"), [dim], "sorted along its channels")
+    if call.out.dim() < rank:
         kept = algebra.renumber_without(kept, [dim], rank)
     return [kept for _ in call.outputs]
+
+
+@rule("_sample_dirichlet")
+def sample_dirichlet(call: OpCall) -> Sequence[Factors]:
+    """Random shares of a whole, along the last dimension."""
+    over, rest = _along(call, call["self"].dim() - 1)
+    call.mix(over, "shares of a whole over channels")
+    return [(*over, *rest)]
+
+
+@rule("renorm")
+def renorm(call: OpCall) -> Sequence[Factors]:
+    """Each index of a dimension is scaled by its norm over all the others."""
+    over, rest = _along(call, call.dim())
+    call.mix(rest, "renormed over channels")
+    return [(*over, *rest)]
+
+
+@rule("embedding_renorm")
+def embedding_renorm(call: OpCall) -> Sequence[Factors]:
+    """Rows of a table, picked by data, are scaled by their norm."""
+    call.fix_all([call["indices"]], "used as an index")
+    width = call.fix_dims(call.factors("self"), [0], "row of an embedding table")
+    call.mix(width, "largest norm of an embedding's rows")
+    return [width]
 
 
 @rule("glu")
@@ -118,11 +155,12 @@ def glu(call: OpCall) -> Sequence[Factors]:
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
-@rule("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "cudnn_batch_norm", "miopen_batch_norm")
+@rule("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "_batch_norm_with_update_functional")
+@rule("_batch_norm_no_update", "cudnn_batch_norm", "miopen_batch_norm")
 def batch_norm(call: OpCall) -> Sequence[Factors]:
     """Each channel by itself, with its own weight, bias and running statistics; in training the others are mixed."""
     labels = _per_channel(call, ("weight", "bias", "running_mean", "running_var"))
-    if call.arguments.get("training", call.name == "aten._batch_norm_with_update"):
+    if call.arguments.get("training", "_with_update" in call.name):
         call.mix(tuple(f for f in labels if f.free != 1), "statistics of a batch norm in training")
     return [labels, *_nothing(call)]
 

@@ -1,4 +1,4 @@
-"""Pooling, padding and resizing: channels pass; positions, which carry no labels, change in number."""
+"""Pooling, padding, resizing and sampling: channels pass; positions, which carry no labels, change in number."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ POSITIONAL: dict[str, Sequence[int]] = {
     "_upsample_bilinear{n}d_aa": (2,),
     "upsample_bicubic{n}d": (2,),
     "_upsample_bicubic{n}d_aa": (2,),
+    "_upsample_lanczos{n}d_aa": (2,),
     "upsample_trilinear{n}d": (3,),
     "reflection_pad{n}d": (1, 2, 3),
     "replication_pad{n}d": (1, 2, 3),
@@ -62,6 +63,13 @@ def grid_sampler(call: OpCall) -> Sequence[Factors]:
     batch = call.fix_dims(call.factors("grid"), range(1, grid.dim()), "position in a sampling grid")
     operands = [Operand(source, tuple(call["input"].shape)), Operand(batch, (grid.shape[0],) + (1,) * (grid.dim() - 1))]
     return [algebra.align(call.facts, operands, call.site)]
+
+
+@rule("affine_grid_generator", "cudnn_affine_grid_generator")
+def affine_grid(call: OpCall) -> Sequence[Factors]:
+    """A grid of positions from one small matrix for each batch index."""
+    theta = next(t for t in call.tensors())
+    return [call.fix_dims(call.labels_of(theta), range(1, theta.dim()), "matrix of a sampling grid")]
 
 
 @rule("constant_pad_nd")
@@ -104,9 +112,10 @@ def col2im(call: OpCall) -> Sequence[Factors]:
     kernel = int(np.prod(call["kernel_size"]))
     result = []
     for factor in kept:
-        if factor.dims != (rank - 2,):
+        if rank - 2 not in factor.dims:
             result.append(factor)
             continue
+        factor = algebra.collapse(call.facts, factor, rank - 2, f"folded together ({call.site})")
         rows = factor.labels.reshape(-1, kernel)
         call.facts.equate(rows, rows[:, :1], f"folded together ({call.site})")
         result.append(Factor(factor.dims, rows[:, 0]))

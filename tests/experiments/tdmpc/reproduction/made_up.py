@@ -119,6 +119,7 @@ def made_up(
         missing=dict.fromkeys(missing, "torch_pruning"),
         dense=measured(rng, 1.0),
         records=tuple(records),
+        unreachable=(),
         parts=tuple(parts),
         masked=tuple(record(rng, "ln-structured", level, refit=False, rank=0) for level in MASKED),
         groupings=(

@@ -12,10 +12,11 @@ from secateur.experiments.tdmpc.reproduction.analysis import AnalysisRecord
 from secateur.experiments.tdmpc.reproduction.methods import METHODS
 from secateur.experiments.tdmpc.reproduction.pictures import all_pictures
 from secateur.experiments.tdmpc.reproduction.planning import PlanningRecord
-from secateur.experiments.tdmpc.reproduction.records import ARMS, DISTILLED, PLAIN, REFIT, Record
+from secateur.experiments.tdmpc.reproduction.records import ARMS, DISTILLED, PLAIN, REFIT, Arm, Record
 from secateur.experiments.tdmpc.reproduction.reproduction import Reproduction
 from secateur.experiments.tdmpc.reproduction.runs import PARTS
 from secateur.experiments.tdmpc.reproduction.tables import all_tables, main_tables, policy_table, return_table
+from secateur.experiments.unreachable import Unreachable
 from secateur.report.tables import Table
 from tests.experiments.tdmpc.reproduction.made_up import GROUPS, made_up
 
@@ -112,6 +113,48 @@ def test_figures_are_pictures() -> None:
         "sensitivity.png", "masked.png", "policy.png", "drift-0.92.png", "coefficients-0.92.png", "planning.png",
         "analysis.png", "allocation.png",
     }  # fmt: skip
+
+
+def unreached(found: Reproduction, *names: str, targets: tuple[float, ...] = (0.92,)) -> Reproduction:
+    """The same, but that some methods don't reach some sparsities."""
+    lost = [r for r in found.records if r.method in names and r.target in targets]
+    missed = [Unreachable(method=r.method, target=r.target, refit=r.refit, reason="too much") for r in lost]
+    kept = tuple(r for r in found.records if r not in lost)
+    return Reproduction(**{**found.__dict__, "records": kept, "unreachable": tuple(missed)})
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_what_a_method_does_not_reach_is_said_with_the_reason(arm: Arm) -> None:
+    found = unreached(FOUND, "uniform", "tpe")
+    table = return_table(found, arm)
+    for name in ("uniform", "tpe"):
+        at_first, at_second = cells(table, METHODS[name].label)
+        assert at_second == "not reachable"
+        assert at_first == cells(return_table(FOUND, arm), METHODS[name].label)[0]
+        assert f"{METHODS[name].label} at 92 %: too much" in table.note
+    assert "not reachable" not in cells(table, METHODS["norm"].label)
+    assert cells(policy_table(found, arm), METHODS["tpe"].label)[1] == "not reachable"
+
+
+def test_a_method_without_distillation_has_no_row_among_the_distilled() -> None:
+    labels = [row[0] for row in return_table(unreached(FOUND, "ln-structured"), DISTILLED).rows]
+    assert METHODS["ln-structured"].label not in labels
+
+
+def test_where_nothing_is_reached_there_are_tables_all_the_same() -> None:
+    found = unreached(FOUND, *METHODS, targets=(0.5, 0.92))
+    assert found.records == ()
+    tables = {table.title: table for table in all_tables(found)}
+    assert list(cells(tables["return, with refit"], METHODS["tpe"].label)) == ["not reachable"] * 2
+    assert "pruning coefficients at 92 %, with refit" not in tables
+    assert "returns.png" not in dict(all_pictures(found))
+
+
+def test_figures_show_what_is_reached() -> None:
+    found = unreached(made_up(("ln-structured", "uniform"), sparsities=(0.5, 0.92)), "uniform", "ln-structured")
+    pictures = dict(all_pictures(found))
+    assert {"returns.png", "coefficients-0.5.png", "drift-0.5.png"} < set(pictures)
+    assert not {"coefficients-0.92.png", "drift-0.92.png"} & set(pictures)
 
 
 def test_what_was_left_out_has_no_table() -> None:

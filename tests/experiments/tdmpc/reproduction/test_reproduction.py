@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import secateur
-from secateur.errors import InfeasibleError, StorageError
+from secateur.errors import StorageError
 from secateur.experiments.tdmpc.reproduction import experiment, reproduction, runs
 from secateur.experiments.tdmpc.reproduction.grouping import groupings
 from secateur.experiments.tdmpc.reproduction.methods import METHODS, Job
@@ -226,6 +226,34 @@ def test_several_processes_make_the_same(found: Reproduction, tmp_path: Path) ->
 
 
 def test_a_run_that_fails_beside_is_the_same_error(tmp_path: Path) -> None:
-    impossible = Settings(sparsities=(0.999,), methods=("uniform",), episodes=2, levels=(), masked=(), distill=0)
-    with pytest.raises(InfeasibleError, match="can't be met"):
-        reproduce(stub_agent(), impossible, tmp_path, make=drift, jobs=2)
+    few = Settings(sparsities=(0.3,), methods=(), episodes=2, levels=(), masked=(0.25,), repeats=1)
+    reproduce(stub_agent(), few, tmp_path, make=drift)
+    (file,) = (tmp_path / "runs").glob("masked-*.json")
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"masked-0\.25-.*can't be read"):
+        reproduce(stub_agent(), few, tmp_path, make=drift, jobs=2)
+
+
+@pytest.fixture(scope="module")
+def hard() -> Settings:
+    """A sparsity that nothing reaches, and one that everything does."""
+    return replace(SETTINGS, sparsities=(0.5, 0.999), levels=(), masked=(), distill=0, episodes=2)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_sparsity_that_a_method_cannot_reach_is_a_result_like_others(
+    hard: Settings, tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = reproduce(stub_agent(), hard, tmp_path, make=drift, jobs=jobs)
+    both = [(method, refit) for refit in (False, True) for method in hard.methods]
+    assert [(r.method, r.refit) for r in made.records] == both
+    assert [(m.method, m.refit) for m in made.unreachable] == both
+    assert {m.target for m in made.unreachable} == {0.999}
+    by_method = {m.method: m.reason for m in made.unreachable}
+    assert "can't be met" in by_method["uniform"]
+    assert "comes no nearer to a sparsity of 0.999 than 0.9" in by_method["ln-structured"]
+    assert json.loads(json.dumps(made.as_data()))["unreachable"][0] == {
+        "method": "ln-structured", "target": 0.999, "refit": False, "reason": by_method["ln-structured"], "seed": None,
+    }  # fmt: skip
+    monkeypatch.setattr(experiment, "run_method", lambda *_a, **_s: pytest.fail("this run is known"))
+    assert reproduce(stub_agent(), hard, tmp_path, make=drift).unreachable == made.unreachable

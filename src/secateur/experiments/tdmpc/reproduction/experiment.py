@@ -24,6 +24,7 @@ from secateur.experiments.tdmpc.reproduction.records import Record
 from secateur.experiments.tdmpc.reproduction.runs import PARTS, run_masked, run_method, run_part
 from secateur.experiments.tdmpc.reproduction.settings import Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
+from secateur.experiments.unreachable import Unreachable, attempted, or_unreachable
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,20 @@ class Experiment:
 
     def __init__(self, subject: Subject, settings: Settings, folder: Path, on_step: OnStep) -> None:
         self.subject, self._settings, self._on_step = subject, settings, on_step
-        self._cache = RunCache(folder, Record.from_data)
+        self._cache = RunCache(folder, or_unreachable(Record.from_data))
         self._digest = digest(subject.agent)
 
-    def record(self, run: Run) -> Record:
-        """The result of a run, read if it is there.
+    def outcome(self, run: Run) -> Record | Unreachable:
+        """The result of a run, read if it is there; or why its method doesn't reach the sparsity.
 
         Raises:
-            SecateurError: it fails, or its file can't be read or written.
+            SecateurError: it fails for another reason, or its file can't be read or written.
         """
-        return self._cache.get(run.file, self.key(self._asked(run)), lambda: self._make(run))
+
+        def make() -> Record | Unreachable:
+            return attempted(lambda: self._make(run), method=run.name, target=run.value, refit=run.refit)
+
+        return self._cache.get(run.file, self.key(self._asked(run)), make)
 
     def key(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What is asked, and all else that its result depends on."""
@@ -190,4 +195,4 @@ def _begin(place: Workplace) -> None:
 
 def _make(run: Run) -> None:
     assert _experiment is not None
-    _experiment.record(run)
+    _experiment.outcome(run)

@@ -151,12 +151,11 @@ class Searched:
             graph=subject.graph,
             revisit=partial(subject.setting.record, subject.agent) if job.refit and self.is_revisited else None,
         )
-        measured = sum(e.objective is not None or e.error is not None for e in result.allocation.history)
         return Pruned(
             model=result.model,
             plan=result.plan,
             visits=result.visits,
-            evaluations=measured,
+            evaluations=result.evaluations,
             seconds=result.seconds,
         )
 

@@ -43,9 +43,13 @@ def _of_methods(found: Reproduction, arms: Sequence[Arm]) -> Iterator[tuple[str,
         yield f"episodes-{_file(arm)}.png", _episodes(found, arm)
     yield "policy.png", _policy(found, arms[-1])
     for target in found.settings.sparsities:
-        yield f"drift-{target:g}.png", _drift(found, target, arms)
-        yield f"coefficients-{target:g}.png", _coefficients(found, target)
-    yield "allocation.png", _allocation(found)
+        here = [record for record in found.records if record.target == target]
+        if here:
+            yield f"drift-{target:g}.png", _drift(found, target, arms)
+        if any(record.refit for record in here):
+            yield f"coefficients-{target:g}.png", _coefficients(found, target)
+    if any(record.refit for record in found.records):
+        yield "allocation.png", _allocation(found)
 
 
 def _file(arm: Arm) -> str:

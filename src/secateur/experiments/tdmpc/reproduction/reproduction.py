@@ -21,6 +21,7 @@ from secateur.experiments.tdmpc.reproduction.recordings import ignore_step
 from secateur.experiments.tdmpc.reproduction.records import Arm, Measured, Record
 from secateur.experiments.tdmpc.reproduction.score import Score
 from secateur.experiments.tdmpc.reproduction.settings import FAILED, Settings
+from secateur.experiments.unreachable import Unreachable
 
 TIMED = ("uniform", "sensitivity", "gradient", "tpe", "norm")
 """The methods whose models' planning is timed, two of those that were asked for at most."""
@@ -38,7 +39,9 @@ class Reproduction:
         settings: what was asked.
         missing: methods left out because a package isn't installed, to its name.
         dense: the dense agent; its drift is that from the states that it encodes on the way.
-        records: one for every method, sparsity and arm; the arm after distillation is part of that with refit.
+        records: one for every method, sparsity and arm that was reached; the arm after distillation is part of that
+            with refit.
+        unreachable: one for every method, sparsity and arm that wasn't.
         parts: one for every single part, level and arm, without distillation; judged by fewer episodes.
         masked: PyTorch's masks of a fraction of all hidden rows.
         groupings: ways to group the parameters.
@@ -54,6 +57,7 @@ class Reproduction:
     missing: Mapping[str, str]
     dense: Measured
     records: tuple[Record, ...]
+    unreachable: tuple[Unreachable, ...]
     parts: tuple[Record, ...]
     masked: tuple[Record, ...]
     groupings: tuple[Grouping, ...]
@@ -80,6 +84,14 @@ class Reproduction:
             measured = record.in_arm(arm)
             if (record.method, record.target) == (method, target) and measured is not None:
                 return record, measured
+        return None
+
+    def missed(self, method: str, target: float, arm: Arm) -> Unreachable | None:
+        """Why one method doesn't reach one sparsity in an arm; None if it does, or has no such arm."""
+        for each in self.unreachable:
+            same = (each.method, each.target, each.refit) == (method, target, arm.refit)
+            if same and (METHODS[method].is_distilled or not arm.distilled):
+                return each
         return None
 
     def as_data(self) -> dict[str, Any]:
@@ -109,9 +121,9 @@ def reproduce(
     experiment, runs = place.experiment(on_step), list(runs_of(settings))
     if jobs > 1:
         make_beside(place, runs, jobs, on_step)
-    records = _recorded(experiment, runs, on_step)
+    outcomes = _outcomes(experiment, runs, on_step)
     subject, costs = experiment.subject, _Costs(experiment, settings, out / "runs")
-    methods = tuple(records[run] for run in runs if run.kind == "method")
+    methods = _reached(outcomes, "method")
     return Reproduction(
         task=agent.config.task,
         parameters=agent.parameters,
@@ -121,20 +133,25 @@ def reproduce(
         missing={name: METHODS[name].missing for name in settings.methods if METHODS[name].missing},
         dense=subject.dense,
         records=methods,
-        parts=tuple(records[run] for run in runs if run.kind == "part"),
-        masked=tuple(records[run] for run in runs if run.kind == "masked"),
+        unreachable=tuple(each for each in outcomes.values() if isinstance(each, Unreachable)),
+        parts=_reached(outcomes, "part"),
+        masked=_reached(outcomes, "masked"),
         groupings=tuple(groupings(subject)),
         analysis=costs.analysis(),
         planning=costs.planning(methods),
     )
 
 
-def _recorded(experiment: Experiment, runs: Sequence[Run], on_step: OnStep) -> dict[Run, Record]:
-    records = {}
+def _outcomes(experiment: Experiment, runs: Sequence[Run], on_step: OnStep) -> dict[Run, Record | Unreachable]:
+    outcomes = {}
     for done, run in enumerate(runs, start=1):
-        records[run] = experiment.record(run)
+        outcomes[run] = experiment.outcome(run)
         on_step("runs", done, len(runs))
-    return records
+    return outcomes
+
+
+def _reached(outcomes: Mapping[Run, Record | Unreachable], kind: str) -> tuple[Record, ...]:
+    return tuple(each for run, each in outcomes.items() if run.kind == kind and isinstance(each, Record))
 
 
 @dataclass(frozen=True, eq=False)

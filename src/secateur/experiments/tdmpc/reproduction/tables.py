@@ -14,6 +14,7 @@ from secateur.experiments.tdmpc.reproduction.methods import METHODS
 from secateur.experiments.tdmpc.reproduction.records import ARMS, DISTILLED, PLAIN, REFIT, Arm, Measured, Record
 from secateur.experiments.tdmpc.reproduction.reproduction import Reproduction
 from secateur.experiments.tdmpc.reproduction.runs import PARTS
+from secateur.experiments.unreachable import NOT_REACHABLE, reasons
 from secateur.report.tables import Table
 
 
@@ -25,8 +26,15 @@ def arm_name(found: Reproduction, arm: Arm) -> str:
 
 
 def arms_of(found: Reproduction) -> list[Arm]:
-    """The arms that were run."""
+    """The arms in which something was reached."""
     return [arm for arm in ARMS if any(record.in_arm(arm) is not None for record in found.records)]
+
+
+def _asked_arms(found: Reproduction) -> list[Arm]:
+    """The arms that were run, whatever came of it."""
+    arms = arms_of(found)
+    missed = {each.refit for each in found.unreachable}
+    return [arm for arm in ARMS if arm in arms or (arm.refit in missed and not arm.distilled)]
 
 
 def percent(fraction: float) -> str:
@@ -36,7 +44,7 @@ def percent(fraction: float) -> str:
 
 def all_tables(found: Reproduction) -> list[Table]:
     """Every table, in the order of reading."""
-    arms = arms_of(found)
+    arms = _asked_arms(found)
     tables = [return_table(found, arm) for arm in arms]
     tables += [policy_table(found, arm) for arm in arms]
     tables += [sensitivity_table(found, arm) for arm in (PLAIN, REFIT)]
@@ -50,7 +58,7 @@ def all_tables(found: Reproduction) -> list[Table]:
 
 def main_tables(found: Reproduction) -> list[Table]:
     """What is shown at the end: returns, the sensitivity with refit, and what planning costs."""
-    tables = [return_table(found, arm) for arm in arms_of(found)]
+    tables = [return_table(found, arm) for arm in _asked_arms(found)]
     tables += [sensitivity_table(found, REFIT), planning_table(found)]
     return [table for table in tables if table.rows]
 
@@ -58,7 +66,7 @@ def main_tables(found: Reproduction) -> list[Table]:
 def return_table(found: Reproduction, arm: Arm) -> Table:
     """Return with the planner by method and sparsity."""
     how = f"{_how(found, found.settings.episodes)} What is removed is within 1 % of the column, or 2 % for peers."
-    note = f"{how}{_masked_note(arm)}{_missing_note(found)}"
+    note = f"{how}{_masked_note(arm)}{_missing_note(found)}{_missed_note(found, arm)}"
     dense = str(found.score(found.dense.returns))
     return _by_sparsity(
         found, f"return, {arm_name(found, arm)}", arm, lambda _, m: str(found.score(m.returns)), dense, note
@@ -139,10 +147,25 @@ def _by_sparsity(
     targets = found.settings.sparsities
     rows = [["dense", *(dense for _ in targets)]]
     for name in found.settings.methods:
-        at = [found.of(name, target, arm) for target in targets]
-        if any(each is not None for each in at):
-            rows.append([METHODS[name].label, *("" if each is None else cell(*each) for each in at)])
+        cells = [_cell(found, name, target, arm, cell) for target in targets]
+        if any(cells):
+            rows.append([METHODS[name].label, *cells])
     return Table(title, ["method", *map(percent, targets)], rows if len(rows) > 1 else [], note)
+
+
+def _cell(found: Reproduction, name: str, target: float, arm: Arm, cell: Callable[[Record, Measured], str]) -> str:
+    reached = found.of(name, target, arm)
+    if reached is not None:
+        return cell(*reached)
+    return "" if found.missed(name, target, arm) is None else NOT_REACHABLE
+
+
+def _missed_note(found: Reproduction, arm: Arm) -> str:
+    asked = [(name, target) for name in found.settings.methods for target in found.settings.sparsities]
+    missed = [
+        (f"{METHODS[name].label} at {percent(target)}", found.missed(name, target, arm)) for name, target in asked
+    ]
+    return reasons((where, each) for where, each in missed if each is not None)
 
 
 def _how(found: Reproduction, episodes: int) -> str:

@@ -1,0 +1,132 @@
+"""When much less leaves than was asked for: which parameter axes stay, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.graph.describe import without_module
+from secateur.graph.graph import DependencyGraph
+from secateur.graph.groups import Unprunable
+
+_SHOWN = 3
+_MOST_REASONS = 2
+
+_ENOUGH = 0.5
+"""A fall by less than this part of what was asked for is a shortfall."""
+
+_HALF_A_UNIT = 0.5
+"""So much of a unit, or less, is rounded to none (``plan``)."""
+
+
+@dataclass(frozen=True)
+class _Stay:
+    """One parameter axis that keeps its parameter from shrinking: where, why, and how many numbers stay with it."""
+
+    where: str
+    reasons: tuple[str, ...]
+    parameters: int
+
+
+def shortfall_warning(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> str | None:
+    """Words for the user if much less leaves than was asked for; None if enough does.
+
+    Args:
+        graph: what was traced.
+        asked: the fraction of the parameters, or of every group's channels, that was to leave, in [0, 1).
+        kept: group name to the number of channels that stay; a group not named keeps all.
+
+    Returns:
+        If the parameters fall by less than half of ``asked``: by how much, which parameter axes stay (those with most
+        parameters first), and why.
+    """
+    dense, now = graph.cost().parameters, graph.cost(kept).parameters
+    sparsity = 1 - now / dense
+    if sparsity >= _ENOUGH * asked:
+        return None
+    return (
+        f"only {sparsity:.1%} of the parameters leave where {asked:.1%} was asked for. {what_stays(graph, asked, kept)}"
+    )
+
+
+def unreachable(graph: DependencyGraph, asked: float, of: str) -> str | None:
+    """What stays, in words, if even the narrowest model doesn't reach a sparsity; None if it does.
+
+    Args:
+        graph: what was traced.
+        asked: the sparsity, in (0, 1).
+        of: of ``"params"`` or ``"macs"``.
+    """
+    narrowest = {group.name: group.step for group in graph.groups}
+    dense, smallest = graph.cost(), graph.cost(narrowest)
+    before, after = (c.parameters if of == "params" else c.macs for c in (dense, smallest))
+    return what_stays(graph, asked, narrowest) if before and 1 - after / before < asked else None
+
+
+def what_stays(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> str:
+    """The parameter axes that keep most parameters from leaving, and why, in a sentence."""
+    stays = sorted(_gathered(_stays(graph, asked, kept)), key=lambda s: -s.parameters)
+    if not stays:
+        return "Every parameter shrinks by some part; print(graph) lists the groups"
+    shown = [f"{s.where} ({s.parameters:,} parameters): {', '.join(s.reasons)}" for s in stays[:_SHOWN]]
+    more = [f"{len(stays) - _SHOWN} more"] if len(stays) > _SHOWN else []
+    return f"What stays: {'; '.join((*shown, *more))}. print(graph) lists all of it"
+
+
+def _stays(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> Iterator[_Stay]:
+    """The axes of all parameters that shrink by less than enough, with the parameters that stay."""
+    parameters = [spec for spec in graph.parameters if not spec.is_buffer]
+    pinned: dict[str, list[Unprunable]] = {}
+    for item in graph.unprunable:
+        pinned.setdefault(item.parameter, []).append(item)
+    coarse = _coarse_groups(graph, asked, kept)
+    sizes = graph.cost_model.parameter_terms.terms(graph.kept_vector(kept))
+    for spec, size in zip(parameters, sizes.tolist(), strict=True):
+        if size <= (1 - _ENOUGH * asked) * np.prod(spec.shape):
+            continue
+        for item in pinned.get(spec.name, ()):
+            reasons = tuple(without_module(reason) for reason in item.reasons[:_MOST_REASONS])
+            yield _Stay(f"{item.parameter}[{item.axis}]", reasons, size * item.count // item.size)
+        for axis, reason in coarse.get(spec.name, {}).items():
+            yield _Stay(f"{spec.name}[{axis}]", (reason,), size)
+
+
+def _coarse_groups(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> dict[str, dict[int, str]]:
+    """Parameter to axis to the reason why a group stays whole: fewer channels can't leave, or it is one unit."""
+    found: dict[str, dict[int, str]] = {}
+    for group in graph.groups:
+        if kept.get(group.name, group.size) < group.size:
+            continue
+        if group.units == 1:
+            reason = f"the {group.size} channels of group {group.name!r} can leave only all together"
+        elif asked * group.units <= _HALF_A_UNIT:
+            what = f"{asked:.1%} of the {group.size} channels of group {group.name!r}"
+            reason = f"{what} rounds to none: they leave {group.step} at a time"
+        else:
+            continue
+        for member in group.members:
+            found.setdefault(member.parameter, {})[member.axis] = reason
+    return found
+
+
+def _gathered(stays: Iterator[_Stay]) -> list[_Stay]:
+    """Axes alike but for numbers in their names, those of the layers of a deep model, as one."""
+    alike: dict[tuple[str, ...], list[_Stay]] = {}
+    for stay in stays:
+        alike.setdefault(tuple(_without_numbers(text) for text in (stay.where, *stay.reasons)), []).append(stay)
+    return [
+        _Stay(
+            same[0].where if len(same) == 1 else f"{same[0].where} and {len(same) - 1} alike",
+            same[0].reasons,
+            sum(stay.parameters for stay in same),
+        )
+        for same in alike.values()
+    ]
+
+
+def _without_numbers(text: str) -> str:
+    """A dotted name or a reason without what tells one layer from the next; the axis, in brackets, stays."""
+    return re.sub(r"(?<!\[)\b\d+\b", "*", text)

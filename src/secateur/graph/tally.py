@@ -1,0 +1,49 @@
+"""How often each value occurs in each of many arrays, counted for all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Pairs of an array and a value that occurs in it, in order of arrays, then of values.
+
+    Attributes:
+        rows: shape (pairs,); the array's number.
+        values: shape (pairs,); the value.
+        counts: shape (pairs,); how often it occurs there.
+        bounds: shape (arrays + 1,); the pairs of array i are those from ``bounds[i]`` up to ``bounds[i + 1]``.
+    """
+
+    rows: IntArray
+    values: IntArray
+    counts: IntArray
+    bounds: IntArray
+
+
+def tally(arrays: Sequence[IntArray], kind_of: IntArray) -> Tally:
+    """Count the kinds of what is in the arrays; linear, but for a sort of the runs of equal neighbours.
+
+    Args:
+        arrays: indices into ``kind_of``, in any shape; -1 is its last entry.
+        kind_of: what each index counts as, -1 or above.
+    """
+    flat = [array.ravel() for array in arrays]
+    lengths = np.array([len(array) for array in flat], dtype=np.int64)
+    kinds = kind_of[np.concatenate([np.zeros(0, dtype=np.int64), *flat])] + 1
+    stride = int(kinds.max(initial=0)) + 1
+    keys = np.repeat(np.arange(len(flat)) * stride, lengths) + kinds
+    # Neighbours are mostly alike, so that little is left to sort once runs are single entries.
+    ends = np.flatnonzero(np.diff(keys, append=-1))
+    pairs, place = np.unique(keys[ends], return_inverse=True)
+    counts = np.zeros(len(pairs), dtype=np.int64)
+    np.add.at(counts, place, np.diff(ends, prepend=-1))
+    rows, values = np.divmod(pairs, stride)
+    return Tally(rows, values - 1, counts, np.searchsorted(rows, np.arange(len(flat) + 1)))
