@@ -304,3 +304,70 @@ def test_a_sparsity_that_the_other_arguments_contradict() -> None:
     with pytest.raises(secateur.TargetError, match=r"tolerance=0\.2 contradicts the target"):
         secateur.prune(model, x, target=secateur.Sparsity(0.5), tolerance=0.2)
     assert secateur.prune(model, x, target=secateur.Sparsity(0.5, tolerance=0.2), tolerance=0.2).plan.groups
+
+
+# --- what stays -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sparsity_out_of_reach_names_the_parameter_axes_that_stay() -> None:
+    with pytest.raises(secateur.InfeasibleError, match=r"the largest possible is 0\.\d+\. What stays: ") as caught:
+        secateur.prune(fixed(), INPUTS[:1], protect=["encoder.0", "decoder.0"], target=0.9)
+    assert "What stays: encoder.0.weight[0] (288 parameters): protected: encoder.0; decoder.2" in str(caught.value)
+    assert "decoder.2.weight[1] (288 parameters): protected: decoder.0; " in str(caught.value)
+    with pytest.raises(secateur.InfeasibleError, match=r"no channel group serves it.* What stays: ") as caught:
+        secateur.prune(fixed(), INPUTS[:1], protect=[nn.Linear], target=0.1, of="macs")
+    assert "encoder.0.weight[0] and 1 alike (480 parameters): protected: encoder.0" in str(caught.value)
+
+
+def test_a_sparsity_between_two_that_can_be_met_names_only_these() -> None:
+    with pytest.raises(secateur.InfeasibleError, match=r"the nearest that can be met are [\d.]+ and [\d.]+$"):
+        secateur.prune(fixed(), INPUTS[:1], target=secateur.Sparsity(0.5, tolerance=1e-7))
+
+
+def test_a_tolerance_that_lets_next_to_nothing_leave_is_warned_of() -> None:
+    target = secateur.Sparsity(0.9, tolerance=0.8)
+    with pytest.warns(
+        secateur.SecateurWarning, match=r"only \d+\.\d% of the parameters leave where 90\.0% was"
+    ) as caught:
+        secateur.prune(fixed(), INPUTS[:1], protect=["encoder.0", "decoder.0"], target=target)
+    assert "protected: decoder.0" in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_warnings_of_the_objective_point_at_the_line_that_called() -> None:
+    with pytest.warns(secateur.SecateurWarning, match="of the dense model isn't reported") as caught:
+        secateur.prune(fixed(), INPUTS[:1], objective=Asked(float("inf")))
+    assert caught[0].filename == __file__
+
+
+# --- granularity ------------------------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """Four heads of six channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.embed, self.qkv, self.out = nn.Linear(6, 24), nn.Linear(24, 72), nn.Linear(24, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.embed(x)
+        b, n, _ = h.shape
+        q, k, v = self.qkv(h).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        heads = nn.functional.scaled_dot_product_attention(q, k, v)
+        out: torch.Tensor = self.out(heads.transpose(1, 2).reshape(b, n, -1))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("granularity", "heads", "multiple"), [("width", 4, 12), ("heads", 3, 18), ({"*": "heads"}, 3, 18)], ids=str
+)
+def test_what_leaves_of_an_attention_is_the_users_choice(granularity: Any, heads: int, multiple: int) -> None:
+    result = secateur.prune(
+        Attention(), torch.ones(2, 5, 6), target=0.4, tolerance=0.1, protect="embed", granularity=granularity
+    )
+    small: Any = result.model
+    assert small.heads == heads
+    assert len(small.qkv.weight) % multiple == 0
+    assert len(small.qkv.weight) < 72

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Case:
         self._note(f"checking {name}")
         try:
             answer = question()
-        except Exception as error:
+        except Exception as error:  # whatever a library or a model raises is what we came to see
             answer = Check(False, _short(error))
             self.record.setdefault("tracebacks", {})[name] = _where(error)
         self._put(name, answer)
@@ -115,39 +116,30 @@ class Case:
     def _small_outputs(self, pruned: Pruned, inputs: Any) -> list[torch.Tensor] | None:
         """The smaller model's outputs; if it fails, once more after corrections by hand, which is noted."""
         try:
-            return self._run_small(pruned, inputs)
+            with torch.no_grad():
+                outputs = outputs_of(self.entry, pruned.model, inputs)
         except Exception as error:
             self._put("runs", Check(False, f"after surgery: {_short(error)}"))
             self.record["tracebacks"] = {"runs": _where(error)}
-        if self.library.patch(self.entry, pruned):
-            try:
-                self._run_small(pruned, inputs)
-            except Exception:
-                return None
-            self.record["runs_patched"] = True
-        return None
-
-    def _run_small(self, pruned: Pruned, inputs: Any) -> list[torch.Tensor]:
-        with torch.no_grad(), measured() as found:
-            outputs = outputs_of(self.entry, pruned.model, inputs)
-        self.record["small_seconds"] = found.seconds
+            self._note("correcting by hand")
+            self.record["runs_patched"] = self._runs_patched(pruned, inputs)
+            return None
         self._put("runs", Check(True))
         return outputs
+
+    def _runs_patched(self, pruned: Pruned, inputs: Any) -> bool:
+        try:
+            with torch.no_grad():
+                return self.library.patch(self.entry, pruned) and bool(outputs_of(self.entry, pruned.model, inputs))
+        except Exception:  # whatever a wrongly pruned model raises
+            return False
 
     def _examine(self, pruned: Pruned, dense: list[torch.Tensor], small: list[torch.Tensor], inputs: Any) -> None:
         entry, library = self.entry, self.library
         reference = built(entry)
         self._put("shapes", check_shapes(dense, small))
         self._check("ties", lambda: check_ties(reference, pruned.model))
-        self._check(
-            "heads",
-            lambda: check_heads(
-                reference,
-                pruned.model,
-                lambda name, parameter: library.unscaled(pruned, name, parameter),
-                heads_first=entry.heads_first,
-            ),
-        )
+        self._check("heads", lambda: check_heads(entry, reference, pruned.model, partial(library.unscaled, pruned)))
         self._check("equal", lambda: library.equality(entry, pruned, inputs))
         self._check("saved", lambda: self._saved(pruned, small, inputs))
         self._check("training", lambda: check_training(entry, pruned.model, inputs))
@@ -165,6 +157,8 @@ class Case:
 
     def _again(self, pruned: Pruned, dense: list[torch.Tensor], inputs: Any) -> Check:
         once = parameter_count(pruned.model)
+        with torch.no_grad():
+            outputs_of(self.entry, pruned.model, inputs)  # what the model keeps of its last run has no graph any more
         twice = self.library.prune(self.entry, pruned.model, inputs).model
         return check_again(self.entry, once, twice, dense, inputs)
 

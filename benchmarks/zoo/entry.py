@@ -47,6 +47,7 @@ class Entry:
         run: exercises the model with the inputs, where a plain call isn't what its users do.
         peer: settings for Torch-Pruning.
         heads_first: whether fused projections are laid out head by head, (heads, 3, width), not part by part.
+        across_channels: whether attention is between channels, so that queries and keys may keep different ones.
         train: leave the model in training mode.
     """
 
@@ -56,6 +57,7 @@ class Entry:
     run: Run | None = None
     peer: PeerSettings = field(default_factory=PeerSettings)
     heads_first: bool = False
+    across_channels: bool = False
     train: bool = False
 
     @property

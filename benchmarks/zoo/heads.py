@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .checks import Check
+from .entry import Entry
 from .matching import kept_indices
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead", "num_attn_heads")
@@ -62,7 +63,7 @@ def projections(model: nn.Module, *, heads_first: bool = False) -> Iterator[Proj
     """Every projection whose attention says how many heads it has."""
     for path, module in model.named_modules():
         heads = _first(module, _COUNTS)
-        if heads is None:
+        if heads is None or hasattr(module, "attn_ratio"):  # LeViT's values are wider than its queries and keys
             continue
         keys = _first(module, _KEY_COUNTS) or heads
         if isinstance(module, nn.MultiheadAttention):
@@ -112,10 +113,11 @@ def _outputs(child: Any) -> int:
     return int(child.weight.shape[_axis(child)])
 
 
-def check_heads(dense: nn.Module, small: nn.Module, unscaled: Unscaled, *, heads_first: bool) -> Check:
+def check_heads(entry: Entry, dense: nn.Module, small: nn.Module, unscaled: Unscaled) -> Check:
     """Whether every head of the smaller model is a part of one dense head, its own, the same for queries and keys."""
-    before = {p.weight: p for p in projections(dense, heads_first=heads_first)}
-    after = {p.weight: p for p in projections(small, heads_first=heads_first)}
+    before, after = (
+        {p.weight: p for p in projections(model, heads_first=entry.heads_first)} for model in (dense, small)
+    )
     if not before:
         return Check(None, "no attention with known heads")
     weights = dict(dense.named_parameters(remove_duplicate=False))
@@ -130,7 +132,8 @@ def check_heads(dense: nn.Module, small: nn.Module, unscaled: Unscaled, *, heads
         broken = _broken(projection, after[name], kept, weights[name].shape[projection.axis], offsets)
         if broken:
             return Check(False, f"{name}: {broken}")
-    return _same_for_queries_and_keys(offsets, len(before))
+    different = "" if entry.across_channels else _different(offsets)
+    return Check(not different, different or f"{len(before)} projections")
 
 
 def _broken(
@@ -157,12 +160,13 @@ def _broken(
     return ""
 
 
-def _same_for_queries_and_keys(offsets: dict[tuple[str, str], list[NDArray[np.int64]]], count: int) -> Check:
+def _different(offsets: dict[tuple[str, str], list[NDArray[np.int64]]]) -> str:
+    """The first head whose queries and keys keep different indices."""
     for (layer, part), queries in offsets.items():
         keys = offsets.get((layer, "k"))
         if part != "q" or not keys or len(queries) % len(keys):
             continue
         for head, query in enumerate(queries):
             if not np.array_equal(query, keys[head // (len(queries) // len(keys))]):
-                return Check(False, f"{layer}: head {head}'s queries and keys keep different indices")
-    return Check(True, f"{count} projections")
+                return f"{layer}: head {head}'s queries and keys keep different indices"
+    return ""

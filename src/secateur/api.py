@@ -30,6 +30,7 @@ from secateur.calibration import CalibrationData, as_calibration
 from secateur.errors import InfeasibleError, ObjectiveError, TargetError, warn
 from secateur.graph.describe import to_text
 from secateur.graph.entry_point import EntryPoint
+from secateur.graph.granularity import Granularity
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.shortfall import shortfall_warning, unreachable
 from secateur.graph.trace import trace
@@ -82,6 +83,7 @@ def prune(
     run: EntryPoint | None = None,
     components: Mapping[str, Any] | None = None,
     protect: Sequence[Any] = (),
+    granularity: Granularity | Mapping[str, Granularity] = "auto",
     target: float | Target = 0.5,
     of: str = "params",
     tolerance: float = 0.01,
@@ -105,6 +107,9 @@ def prune(
         components: name to a module, a module's dotted name, or a list of these; each direct child if not given.
         protect: whose output axes stay: modules, parameters, dotted names of either, patterns of such names
             (``"*.head"``), or classes of modules.
+        granularity: what leaves of an axis that the code splits into blocks, such as attention heads: ``"width"``,
+            equally many indices of every block; ``"heads"``, whole blocks; ``"auto"``, the finer of these that can
+            leave. One for all, or a mapping from patterns of module names; as in :func:`secateur.trace`.
         target: fraction to remove, in (0, 1); or a :class:`secateur.Sparsity`, or :class:`secateur.Smallest` for the
             smallest model that satisfies the constraints, which say the next two themselves.
         of: what the fraction is of: ``"params"``, ``"macs"`` or ``"latency"``.
@@ -141,7 +146,7 @@ def prune(
     """
     checked = _target(target, of, tolerance)
     strategy = strategy or Uniform()
-    graph = trace(model, example_inputs, run=run, components=components, protect=protect)
+    graph = trace(model, example_inputs, run=run, components=components, protect=protect, granularity=granularity)
     # A one-shot iterator is read once, here: the criterion, the search and the refit all run it.
     data = None if calibration is None else as_calibration(calibration).source
     before = Stage("before", graph.cost(), _dense_objective(objective, model))

@@ -15,23 +15,24 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.errors import SecateurWarning, TraceError, VerificationError
+from secateur.errors import TraceError, VerificationError, warn
 from secateur.graph.build import build_graph
 from secateur.graph.components import ComponentMap, component_map
 from secateur.graph.cost import Cost
 from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
 from secateur.graph.graph import DependencyGraph
+from secateur.graph.parting import ADVICE, parting
 from secateur.graph.randomness import same_randomness
+from secateur.graph.repeatability import difference_between_runs
 from secateur.graph.solve import Solution, solve
 from secateur.graph.storage import tied_names
 from secateur.graph.trace import run_traced
@@ -52,6 +53,8 @@ _ROUNDINGS = 8
 _MOST_NOISE = 100
 """How far beyond its dtype's tolerance an output may differ, however sensitive it is."""
 
+
+_Tracer = TypeVar("_Tracer", bound=Tracer)
 
 Kept = dict[str, NDArray[np.bool_]]
 
@@ -107,8 +110,13 @@ def verify(
         run: instead, code that exercises a model; by default the entry point that was traced.
 
     Raises:
-        VerificationError: one of the four statements doesn't hold; the message says which, and where.
+        VerificationError: one of the four statements doesn't hold; the message says which, and where; or that the entry
+            point doesn't do the same twice, and where two runs of it part.
         PlanError: the plan was made for another model.
+
+    Warns:
+        SecateurWarning: the outputs hold no numbers to compare; the run took other operators than the one that was
+            traced, so that the proof is of the one path alone.
 
     Time is about that of four forward passes.
     """
@@ -120,25 +128,50 @@ def verify(
     entry_point = _entry_point(plan, example_inputs, run)
     plan.check_fits(model)
     with same_randomness() as restart:
-        check = _Check(model, entry_point, restart)
-        kept = check.kept_channels(plan)
-        _check_tensors(model, small, plan)
-        exact, mixing = check.split(kept)
-        masked = check.masked(kept)
-        outputs, counted = check.run_small(small, masked.draws)
-        _check_shapes(masked.outputs, outputs)
-        predicted = check.graph.cost({name: int(stays.sum()) for name, stays in kept.items()})
-        _check_cost(predicted, counted, narrow=any(stays.sum() == 1 for stays in kept.values()))
-        if mixing:
-            part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
-            masked = check.masked(part)
-            small = apply(model, check.plan(part))
-            outputs, _ = check.run_small(small, masked.draws)
-        compared = _compare(masked.outputs, outputs, check.sizes)
-        if any(difference > tolerance for difference, tolerance in compared):
-            rounded, _ = check.run_small(_rounded_anew(small), masked.draws)
-            compared = _allowing_for(_compare(outputs, rounded, check.sizes), compared)
-    _check_outputs(compared, exact)
+        check = _Check(model, entry_point, restart, frozenset(plan.whole))
+        # Another entry point than the traced one takes other operators by right.
+        parted = parting(plan.steps, check.steps) if plan.steps and entry_point is plan.entry_point else None
+        other_path = f"the run that was traced and the one that is verified took different operators {parted}"
+        try:
+            report = _proved(check, model, small, plan)
+        except VerificationError as error:
+            difference = other_path if parted else difference_between_runs(model, entry_point)
+            if difference is None:
+                raise
+            raise VerificationError(
+                f"{type(model).__name__} doesn't do the same twice: {difference}; {ADVICE}"
+            ) from error
+    if parted:
+        warn(f"the proof holds for one path through {type(model).__name__}: {other_path}; {ADVICE}")
+    return report
+
+
+def _proved(check: _Check, model: nn.Module, small: nn.Module, plan: PruningPlan) -> VerificationReport:
+    """The proof of the four statements.
+
+    Raises:
+        VerificationError: one of them doesn't hold.
+    """
+    kept = check.kept_channels(plan)
+    _check_tensors(model, small, plan)
+    exact, mixing = check.split(kept)
+    masked = check.masked(kept)
+    if len(masked.outputs) != len(check.sizes):
+        raise VerificationError(f"one run returns {len(check.sizes)} tensors and another {len(masked.outputs)}")
+    outputs, counted = check.run_small(small, masked.draws)
+    _check_shapes(masked.outputs, outputs)
+    predicted = check.graph.cost({name: int(stays.sum()) for name, stays in kept.items()})
+    _check_cost(predicted, counted, narrow=any(stays.sum() == 1 for stays in kept.values()))
+    if mixing:
+        part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
+        masked = check.masked(part)
+        small = apply(model, check.plan(part))
+        outputs, _ = check.run_small(small, masked.draws)
+    compared = _compare(masked.outputs, outputs, check.sizes)
+    if any(difference > tolerance for difference, tolerance in compared):
+        rounded, _ = check.run_small(_rounded_anew(small), masked.draws)
+        compared = _allowing_for(_compare(outputs, rounded, check.sizes), compared)
+    _check_outputs(compared, exact, without_values=any(t.is_meta for t in outputs))
     largest = max((difference for difference, _ in compared), default=0.0)
     bound = max((tolerance for _, tolerance in compared), default=0.0)
     return VerificationReport(exact, mixing, largest, bound, len(compared), predicted)
@@ -165,18 +198,27 @@ class _Masked:
 class _Check:
     """The original model, traced anew: what must leave together, and runs with channels masked."""
 
-    def __init__(self, model: nn.Module, entry_point: EntryPoint, restart: Callable[[], None]) -> None:
+    def __init__(
+        self, model: nn.Module, entry_point: EntryPoint, restart: Callable[[], None], whole: frozenset[str]
+    ) -> None:
         self._model = model
         self._entry_point = entry_point
         self._restart = restart
         self._components: ComponentMap = component_map(model, None)
-        tracer = Tracer(model, self._components)
+        self._whole = whole
+        tracer = self._watched(Tracer(model, self._components))
         restart()
         self.sizes = [_largest(t) for t in tensors_in(run_traced(model, entry_point, tracer))]
         settle_unreached(model, tracer.trace)
+        self.steps = tracer.trace.steps
         self._axes = {(a.parameter, a.axis): a.labels for a in tracer.trace.axes}
         self._solution: Solution = solve(tracer.trace)
         self.graph: DependencyGraph = build_graph(model, tracer.trace, self._solution, self._components, entry_point)
+
+    def _watched(self, tracer: _Tracer) -> _Tracer:
+        """The tracer, told where the plan's trace took whole blocks."""
+        tracer.whole_at = self._whole.__contains__
+        return tracer
 
     def kept_channels(self, plan: PruningPlan) -> Kept:
         """Group of this trace to whether each of its channels stays, shape (group size,).
@@ -231,7 +273,7 @@ class _Check:
             member = group.members[0]
             labels = self._axes[member.parameter, member.axis][member.indices[~stays]]
             leaves[self._solution.channel_of[labels]] = True
-        tracer = MaskingTracer(self._model, self._components, leaves[self._solution.channel_of])
+        tracer = self._watched(MaskingTracer(self._model, self._components, leaves[self._solution.channel_of]))
         self._restart()
         outputs = run_traced(self._model, self._entry_point, tracer)
         return _Masked([t.detach().clone() for t in tensors_in(outputs)], tracer.draws())
@@ -239,7 +281,7 @@ class _Check:
     def run_small(self, small: nn.Module, draws: list[torch.Tensor]) -> tuple[list[torch.Tensor], Cost]:
         """Outputs of the smaller model, and its parameters and MACs, counted."""
         components = component_map(small, None)
-        tracer = ReplayTracer(small, components, draws)
+        tracer = self._watched(ReplayTracer(small, components, draws))
         self._restart()
         try:
             outputs = run_traced(small, self._entry_point, tracer)
@@ -276,6 +318,8 @@ def _check_tensors(model: nn.Module, small: nn.Module, plan: PruningPlan) -> Non
 
 
 def _same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.is_meta or b.is_meta:
+        return a.dtype == b.dtype and a.device == b.device
     same_nans = torch.equal(torch.isnan(a), torch.isnan(b))
     return a.dtype == b.dtype and same_nans and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 
@@ -298,22 +342,19 @@ def _check_cost(predicted: Cost, counted: Cost, *, narrow: bool) -> None:
             )
 
 
-def _check_outputs(compared: list[tuple[float, float]], exact: tuple[str, ...]) -> None:
+def _check_outputs(compared: list[tuple[float, float]], exact: tuple[str, ...], *, without_values: bool) -> None:
     """Every output within its tolerance; a warning if there is none."""
     for difference, tolerance in compared:
         if not difference <= tolerance:
             raise VerificationError(
                 f"the smaller model's outputs differ from those of the masked original by {difference:.2e} of the "
                 f"largest value (tolerance {tolerance:.0e}), with channels removed from "
-                f"{', '.join(exact) or 'no group'}; either the entry point isn't deterministic, or this is a bug in "
-                "Secateur: please report the model"
+                f"{', '.join(exact) or 'no group'}; this is a bug in Secateur: please report the model"
             )
     if not compared:
-        warnings.warn(
-            "the entry point returns no numbers, so that verification compared none: return what must stay the same",
-            SecateurWarning,
-            stacklevel=3,
-        )
+        why = "on the meta device tensors have no values" if without_values else "the entry point returns no numbers"
+        remedy = "verify where there is memory for them" if without_values else "return what must stay the same"
+        warn(f"{why}, so that verification compared none: {remedy}")
 
 
 def _compare(masked: list[torch.Tensor], outputs: list[torch.Tensor], sizes: list[float]) -> list[tuple[float, float]]:
@@ -324,7 +365,7 @@ def _compare(masked: list[torch.Tensor], outputs: list[torch.Tensor], sizes: lis
     """
     found = []
     for a, b, size in zip(masked, outputs, sizes, strict=True):
-        if a.numel() == 0 or not (a.is_floating_point() or a.is_complex()):
+        if a.numel() == 0 or a.is_meta or not (a.is_floating_point() or a.is_complex()):
             continue
         if a.is_complex():
             a, b = torch.view_as_real(a), torch.view_as_real(b)
@@ -354,6 +395,8 @@ def _allowing_for(noise: list[tuple[float, float]], compared: list[tuple[float, 
 
 def _largest(tensor: torch.Tensor) -> float:
     """The largest absolute value of a tensor of numbers, leaving out what isn't finite."""
+    if tensor.is_meta:
+        return 0.0
     values = tensor.detach().abs()
     finite = values[values.isfinite()]
     return float(finite.max()) if finite.numel() else 0.0

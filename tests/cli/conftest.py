@@ -31,6 +31,16 @@ class Tokens(nn.Module):
     def forward(self, tokens):
         return self.head(self.embed(tokens))
 
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = 2
+        self.q, self.k, self.v, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        return self.out(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
 class Factories:
     @staticmethod
     def nested():
@@ -41,6 +51,7 @@ number = 7
 
 def with_inputs(): return Pair(), torch.zeros(1, 8)
 def with_named_inputs(): return Pair(), {"x": torch.zeros(1, 8)}
+def with_heads(): return Heads(), torch.zeros(1, 5, 8)
 def with_run(): return Pair(), rollout
 def rollout(model): return model.decoder(torch.relu(model.encoder(torch.zeros(2, 8))))
 def broken(): raise OSError("the weights are\\nnot here")

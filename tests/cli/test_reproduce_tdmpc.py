@@ -107,3 +107,8 @@ def test_a_config_that_does_not_fit_is_one_line(secateur: CommandLine) -> None:
     file.write_text(json.dumps(data), encoding="utf-8")
     outcome = secateur("reproduce", "tdmpc", "--checkpoint", "agent")
     assert_one_line(outcome, 2, "the config doesn't fit the weights", "(16,", "(24,")
+
+
+def test_help_says_what_several_jobs_do_to_distillation(secateur: CommandLine) -> None:
+    shown = " ".join(secateur("reproduce", "tdmpc", "--help").out.replace("│", " ").split())
+    assert "fewer steps of distillation" in shown

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from secateur.graph.labels import Factor, Factors
+from secateur.graph.labels import Factor, Factors, Facts
 from secateur.graph.rules import RULES, OpCall
 from secateur.graph.rules.base import Rule
+from secateur.graph.rules.unfollowed import UNFOLLOWED
 from tests.graph.oracle import Axis, Case, observe
 from tests.graph.oracle_checks import check_all, check_macs
 from tests.graph.rule_cases import (
@@ -25,9 +26,11 @@ from tests.graph.rule_cases import (
     losses,
     pointwise,
     quantization,
+    recurrent,
     reduction,
     shape,
     spatial,
+    unfollowed,
 )
 from tests.graph.rule_cases.inputs import ROWS, X, aten, positive
 
@@ -43,8 +46,10 @@ FAMILIES = (
     fourier,
     linear_algebra,
     losses,
+    recurrent,
     quantization,
     creation,
+    unfollowed,
 )
 PRODUCTS = [*contraction.CASES, *linear_algebra.PRODUCTS]
 CASES: list[Case] = [*(case for family in FAMILIES for case in family.CASES), *linear_algebra.PRODUCTS]
@@ -54,6 +59,12 @@ ALIASES = {
     "mkldnn_convolution": ("convolution", "is off while tracing"),
     "cudnn_batch_norm": ("native_batch_norm", "needs cuDNN, which is off while tracing"),
     "miopen_batch_norm": ("native_batch_norm", "needs a ROCm build"),
+    "cudnn_affine_grid_generator": ("affine_grid_generator", "needs cuDNN, which is off while tracing"),
+    "_cudnn_ctc_loss": ("_ctc_loss", "needs cuDNN, which is off while tracing"),
+    "_fused_dropout": ("native_dropout", "needs a GPU"),
+    "_masked_scale": ("mul", "needs a GPU"),
+    "_fw_primal": ("alias", "needs forward-mode differentiation"),
+    "transformers.grouped_mm_fallback": ("_grouped_mm", "is defined by the package transformers"),
     "_scaled_dot_product_flash_attention": ("_scaled_dot_product_flash_attention_for_cpu", "needs a GPU"),
     "_scaled_dot_product_efficient_attention": ("_scaled_dot_product_flash_attention_for_cpu", "needs a GPU"),
     "_scaled_dot_product_cudnn_attention": ("_scaled_dot_product_flash_attention_for_cpu", "needs a GPU"),
@@ -195,9 +206,15 @@ def test_oracle_catches_a_wrong_rule(case: Case, wrong: Rule, complaint: str, mo
 def test_rules_are_for_operators_that_are_dispatched() -> None:
     """An operator that torch composes of others never reaches the tracer as itself."""
     for name in RULES:
-        packet = getattr(aten, name.removeprefix("aten."))
-        overloads = [getattr(packet, overload) for overload in packet.overloads() if "out" not in overload]
-        assert not all(_composed(overload) for overload in overloads), name
+        if name.startswith("aten."):
+            overloads = _overloads(name.removeprefix("aten."))
+            assert not all(_composed(overload) for overload in overloads), name
+
+
+def _overloads(name: str) -> list[Any]:
+    """All variants of an operator but those that write to given outputs."""
+    packet = getattr(aten, name)
+    return [getattr(packet, overload) for overload in packet.overloads() if "out" not in overload]
 
 
 def _composed(overload: Any) -> bool:
@@ -206,10 +223,35 @@ def _composed(overload: Any) -> bool:
 
 
 def test_every_rule_has_a_case() -> None:
-    tested = {f"aten.{op}" for case in CASES for op in case.ops.split()}
-    aliased = {f"aten.{op}" for op in ALIASES}
+    tested = {_key(op) for case in CASES for op in case.ops.split()}
+    aliased = {_key(op) for op in ALIASES}
     # An assertion of all channels claims nothing: it holds for those that stay.
-    assert set(RULES) - tested - aliased == {"aten._is_all_true"}
+    assert set(RULES) - tested - aliased - {_key(op) for ops in UNFOLLOWED.values() for op in ops} == {
+        "aten._is_all_true"
+    }
     assert aliased <= set(RULES)
     for alias, (tested_op, _) in ALIASES.items():
-        assert RULES[f"aten.{alias}"] == RULES[f"aten.{tested_op}"]
+        assert RULES[_key(alias)] == RULES[_key(tested_op)]
+
+
+def _key(name: str) -> str:
+    return name if "." in name else f"aten.{name}"
+
+
+@pytest.mark.parametrize("reason", UNFOLLOWED)
+def test_what_is_not_followed_pins_with_its_reason(reason: str) -> None:
+    """All operators of a reason share one rule; what it gives is said of one of them."""
+    name, *others = map(_key, UNFOLLOWED[reason])
+    labels, facts = Factor((0,), np.arange(3)), Facts()
+    tensor = torch.zeros(3)
+    call = OpCall(name, {"self": tensor}, (tensor,), lambda t: (labels,), _never, _never, facts, "here")
+    assert list(RULES[name](call)) == [()]
+    (note,) = facts.fixed
+    assert note.reason == f"{reason} ({name} in here)"
+    assert note.labels.tolist() == [0, 1, 2]
+    for other in others:
+        assert RULES[other].keywords == {"reason": reason}  # type: ignore[attr-defined]
+
+
+def _never(tensor: torch.Tensor) -> bool:
+    return False

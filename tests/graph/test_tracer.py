@@ -137,13 +137,3 @@ def test_sizes_given_by_keyword_are_seen() -> None:
     # Halves for the split, and halves of these for the four rows.
     assert (group.size, group.blocks, group.units) == (24, 4, 6)
     assert group.mixing
-
-
-def test_a_compiled_model_is_run_eagerly() -> None:
-    code = (
-        "import torch, secateur\n"
-        "model = torch.compile(torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)))\n"
-        "graph = secateur.trace(model, torch.ones(2, 5))\n"
-        "assert [g.size for g in graph.groups] == [8], graph\n"
-    )
-    subprocess.run([sys.executable, "-W", "error::secateur.SecateurWarning", "-c", code], check=True)

@@ -18,6 +18,8 @@ from secateur.errors import SecateurWarning
 from secateur.graph import DependencyGraph, trace
 from secateur.graph.copy_names import Kinship, kinship
 from secateur.graph.groups import Role
+from secateur.graph.parts import Parts
+from secateur.graph.tracer import Trace
 from secateur.importance import Taylor
 from secateur.io import load, save
 from secateur.plan import PruningPlan
@@ -105,6 +107,36 @@ def test_no_warning_where_nothing_is_in_doubt() -> None:
     assert {g.name: g.size for g in graph.groups} == {"experts.0.0": 5}
 
 
+def test_the_nearest_reached_sibling_is_followed() -> None:
+    graph = trace(ready(Mixture(lambda: perceptron(8, 5, 8), count=4)), run=picking(0, 3))
+    assert {m.parameter.split(".")[1] for m in graph.group("experts.0.0").members} == {"0", "1"}
+    assert {m.parameter.split(".")[1] for m in graph.group("experts.2.0").members} == {"2", "3"}
+
+
+def test_what_siblings_share_belongs_to_none_of_them() -> None:
+    shared = nn.Linear(8, 8)
+    model = ready(Mixture(lambda: nn.Sequential(nn.Linear(8, 5), nn.Linear(5, 8), shared)))
+    with pytest.warns(SecateurWarning, match=r": 'experts\.1' \(like 'experts\.0'\), 'experts\.2' \("):
+        trace(model, run=picking(0))
+
+
+def test_channels_that_must_stay_tell_no_siblings_apart() -> None:
+    class Offset(Mixture):
+        """Each expert's output has an offset of its own."""
+
+        def __init__(self) -> None:
+            super().__init__(lambda: perceptron(8, 5, 2))
+            self.offsets = nn.Parameter(torch.randn(3, 2))
+            self.a, self.b = nn.Parameter(torch.randn(2)), nn.Parameter(torch.randn(2))
+
+        def forward(self, x: torch.Tensor, pick: int) -> torch.Tensor:
+            made: torch.Tensor = self.experts[pick](self.encoder(x)) + (self.b if pick else self.a)
+            return made
+
+    graph = trace(ready(Offset()), run=picking(0, 2), protect="head")
+    assert ("experts.1.0.weight", 1) in members(graph)
+
+
 class Chain(nn.Module):
     """Layers one after the other, as many as asked for, and a head after every one."""
 
@@ -138,20 +170,20 @@ def test_in_a_chain_nothing_is_followed() -> None:
 
 
 def test_siblings_of_another_structure_are_not_followed() -> None:
-    """Not even in those parts that are alike (the last bias): they would no longer fit the others."""
-    model = ready(Mixture(lambda: perceptron(8, 5, 8)))
-    model.experts[1] = perceptron(8, 7, 8).double()
+    """Not even in those parts that are alike (the norm): they would no longer fit the others."""
+    model = ready(Mixture(lambda: nn.Sequential(perceptron(8, 5, 8), nn.LayerNorm(8))))
+    model.experts[1][0] = perceptron(8, 7, 8).double()
     with pytest.warns(SecateurWarning, match=r"stay whole.*: 'experts\.1'\."):
         graph = trace(model, run=picking(0, 2))
     assert stays(graph, "experts.1") == {"not reached by the entry point"}
+    assert not {m for m in members(graph) if m[0].startswith("experts.1")}
 
 
 class Counting(nn.Module):
     """A convolution, a norm without weights, an attention: attributes count channels."""
 
-    def __init__(self, heads: int = 2, number: int = 0) -> None:
+    def __init__(self, heads: int = 2) -> None:
         super().__init__()
-        self.number = number
         self.depthwise = nn.Conv1d(8, 8, 3, padding=1, groups=8)
         self.norm = nn.LayerNorm(8, elementwise_affine=False)
         self.attention = nn.MultiheadAttention(8, heads, batch_first=True)
@@ -173,14 +205,15 @@ def test_attributes_follow_too() -> None:
     assert outputs(picking(0, 1, 2), small)
 
 
-@pytest.mark.parametrize(("attribute", "followed"), [({"number": 1}, True), ({"heads": 4}, False)], ids=str)
-def test_numbers_that_differ_make_another_structure(attribute: dict[str, int], followed: bool) -> None:
+@pytest.mark.parametrize(("heads", "mine", "followed"), [(2, 6, True), (2, 9, False), (4, 6, False)])
+def test_numbers_that_differ_make_another_structure(heads: int, mine: int, followed: bool) -> None:
     """But for those that number the siblings."""
     model = ready(Mixture(Counting))
-    model.experts[1] = Counting(**attribute).double().eval()
-    model.experts[2].number = 2
+    model.experts[1] = Counting(heads).double().eval()
+    for number, expert in enumerate(model.experts, start=5):
+        expert.attention.layer_number = number if number != 6 else mine
     graph = trace(model, run=picking(0, 2), protect="encoder")
-    assert ("not reached by the entry point" in stays(graph, "experts.1.depthwise")) != followed
+    assert ("not reached by the entry point" in stays(graph, "experts.1.attention")) != followed
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
@@ -293,6 +326,19 @@ def test_each_target_follows_its_own_critic() -> None:
         assert owners == {which, f"{which}_target"}
 
 
+def test_a_name_says_more_than_a_place_in_a_container() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.all = nn.ModuleDict({name: perceptron(6, 8, 1) for name in ("q1", "q2", "q1_target", "q2_target")})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.minimum(self.all["q1"](x), self.all["q2"](x))
+
+    graph = trace(ready(Listed()), X)
+    assert {m.parameter.split(".")[1] for m in graph.group("all.q1.0").members} == {"q1", "q1_target"}
+
+
 def test_an_ambiguous_copy_stays_whole() -> None:
     graph = trace(ready(Critics("target_q")), X)
     assert not {m for m in members(graph) if m[0].startswith("target")}
@@ -394,6 +440,14 @@ def test_buffers_that_evaluation_never_reads_are_no_news() -> None:
 
 def test_protecting_a_part_says_that_the_user_knows_of_it() -> None:
     trace(ready(Supervised()), X, protect="aux_head")
+
+
+def test_a_form_without_values_is_no_news() -> None:
+    model = ready(Supervised())
+    model.aux_head = nn.Linear(8, 3, device="meta")
+    assert stays(trace(model, X), "aux_head") == {"not reached by the entry point"}
+    assert not Parts(model, Trace()).holds_parameters("aux_head")
+    assert Parts(model.to("meta"), Trace()).holds_parameters("aux_head")
 
 
 def test_a_part_that_reads_something_else_is_no_news() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import subprocess
@@ -370,6 +371,17 @@ def test_fake_inputs_for_a_real_model() -> None:
         fake = torch.randn(4, 6)
     with pytest.raises(TraceError, match=r"The inputs are fake tensors and the model is not: give real ones"):
         trace(net(), fake)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+def test_a_fake_model_is_traced(inside: bool) -> None:
+    mode = FakeTensorMode()
+    with mode:
+        model, fake = net(), torch.randn(4, 6)
+    with mode if inside else contextlib.nullcontext():
+        graph = trace(model, fake)
+    assert [g.size for g in graph.groups] == [20]
+    assert graph.cost().macs == 4 * (6 * 20 + 20 * 3)
 
 
 def test_gradients_inside_the_forward_pass() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.models.case import Case
-from tests.models.habits import TOKENS, habit
+from tests.models.habits import ENC, TOKENS, habit
 from tests.models.vectors import vector, vectors
 
 Layer = type[nn.RNN | nn.GRU | nn.LSTM]
@@ -70,7 +70,7 @@ class GivenState(nn.Module):
         if how == "learned":
             self.first = nn.Parameter(torch.randn(2, 1, 8))
         elif how == "computed":
-            self.first = nn.Linear(4, 16)
+            self.condition = nn.Linear(4, 16)
         self.how = how
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> Any:
@@ -80,9 +80,9 @@ class GivenState(nn.Module):
         if self.how == "learned":
             return self.first.expand(-1, len(condition), -1).contiguous()
         if self.how == "computed":
-            return torch.tanh(self.first(condition)).unflatten(-1, (2, -1)).transpose(0, 1).contiguous()
+            return torch.tanh(self.condition(condition)).unflatten(-1, (2, -1)).transpose(0, 1).contiguous()
         if self.how == "zeros":
-            return condition.new_zeros(2, len(condition), self.rnn.weight_hh_l0.shape[1])
+            return condition.new_zeros(2, len(condition), self.rnn.get_parameter("weight_hh_l0").shape[1])
         return condition.unflatten(-1, (2, -1)).transpose(0, 1).contiguous()
 
 
@@ -124,7 +124,7 @@ class Remembering(nn.Module):
         return self.head(self.state)
 
 
-def episode(model: nn.Module, observations: torch.Tensor) -> Any:
+def episode(model: Any, observations: torch.Tensor) -> Any:
     """Act step by step, with the state forgotten first."""
     model.state = None
     return [model(observation) for observation in observations]
@@ -143,6 +143,21 @@ class NormedGru(nn.Module):
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         update = torch.sigmoid(update - 1)
         return update * candidate + (1 - update) * state
+
+
+class Dreamer(nn.Module):
+    """That cell, stepped over a sequence."""
+
+    def __init__(self, *, norm: bool) -> None:
+        super().__init__()
+        self.cell = NormedGru(5, 8, norm=norm)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        state = x.new_zeros(len(x), self.head.weight.shape[1])
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.head(state)
 
 
 class Rssm(nn.Module):
@@ -288,7 +303,7 @@ class ActorCritic(nn.Module):
         return self.actor(latent), self.critic(latent)
 
 
-class Memoryless(nn.Module):
+class Scan(nn.Module):
     """A parallel scan instead of a loop: gates that depend on the input alone, and sums along time."""
 
     def __init__(self) -> None:
@@ -326,56 +341,85 @@ def tokens_and_lengths() -> Any:
     return torch.randint(11, (3, 5)), torch.tensor([3, 5, 2])
 
 
+LAST = {"embed": 6, "rnn": 8}
+PROJECTED = {"embed": 6, "rnn": 8, "rnn#2": 4}
+STEPS = {"low": 8, "high": 7}
+BOTH_WAYS = {"num_layers": 2, "bidirectional": True}
+WORLD = {"encoder.0": 9, "before.0": 7, "cell": 8, "prior.0": 10, "posterior.0": 11, "decoder.0": 12}
+
 CASES: list[Case] = [
-    Case("last-state-lstm", lambda: LastState(nn.LSTM, batch_first=True), vector(*TOKENS[:2], 5), {}),
-    Case("last-state-gru", lambda: LastState(nn.GRU, batch_first=True), vector(2, 4, 5), {}),
-    Case("last-state-rnn", lambda: LastState(nn.RNN, nonlinearity="relu"), vector(4, 2, 5), {}),
-    Case("last-state-memory", lambda: LastState(nn.LSTM, "cell", num_layers=2), vector(4, 2, 5), {}),
-    Case("last-state-unbatched", lambda: LastState(nn.GRU), vector(4, 5), {}),
+    Case("last-state-lstm", lambda: LastState(nn.LSTM, batch_first=True), vector(2, 3, 5), LAST),
+    Case("last-state-gru", lambda: LastState(nn.GRU, batch_first=True), vector(2, 3, 5), LAST),
+    Case("last-state-rnn", lambda: LastState(nn.RNN, nonlinearity="relu"), vector(3, 2, 5), LAST),
+    Case("last-state-memory", lambda: LastState(nn.LSTM, "cell", num_layers=2), vector(3, 2, 5), LAST),
+    Case("last-state-unbatched", lambda: LastState(nn.GRU), vector(3, 5), LAST),
+    Case("last-state-directions", lambda: LastState(nn.GRU, "both directions", **BOTH_WAYS), vector(3, 2, 5), LAST),
+    Case("last-state-layers", lambda: LastState(nn.GRU, "all layers", num_layers=2), vector(3, 2, 5), LAST),
+    Case("last-output", lambda: LastState(nn.LSTM, "last output", batch_first=True, bias=False), vector(2, 3, 5), LAST),
     Case(
-        "last-state-directions",
-        lambda: LastState(nn.GRU, "both directions", num_layers=2, bidirectional=True),
-        vector(4, 2, 5),
-        {},
+        "last-output-deep", lambda: LastState(nn.LSTM, "last output", num_layers=3, dropout=0.1), vector(3, 2, 5), LAST
     ),
-    Case("last-state-layers", lambda: LastState(nn.GRU, "all layers", num_layers=2), vector(4, 2, 5), {}),
-    Case("last-output", lambda: LastState(nn.LSTM, "last output", batch_first=True, bias=False), vector(2, 4, 5), {}),
-    Case(
-        "last-output-first", lambda: LastState(nn.LSTM, "last output", num_layers=3, dropout=0.1), vector(4, 2, 5), {}
-    ),
-    Case("projected-lstm", lambda: LastState(nn.LSTM, proj_size=4, num_layers=2), vector(4, 2, 5), {}),
+    Case("projected", lambda: LastState(nn.LSTM, proj_size=4, num_layers=2), vector(3, 2, 5), PROJECTED),
     Case(
         "projected-directions",
         lambda: LastState(nn.LSTM, "both directions", proj_size=4, bidirectional=True),
-        vector(4, 2, 5),
-        {},
+        vector(3, 2, 5),
+        PROJECTED,
     ),
-    Case("packed-lstm", lambda: Packed(nn.LSTM, bidirectional=False), tokens_and_lengths, {}),
-    Case("packed-gru", lambda: Packed(nn.GRU, bidirectional=True), tokens_and_lengths, {}),
-    Case("packed-rnn", lambda: Packed(nn.RNN, bidirectional=True), tokens_and_lengths, {}),
-    Case("state-learned", lambda: GivenState("learned"), vectors((2, 4, 5), (2, 4)), {}),
-    Case("state-computed", lambda: GivenState("computed"), vectors((2, 4, 5), (2, 4)), {}),
-    Case("state-zeros", lambda: GivenState("zeros"), vectors((2, 4, 5), (2, 4)), {}),
-    Case("state-given", lambda: GivenState("given"), vectors((2, 4, 5), (2, 16)), {}),
-    Case("cell-loop-rnn", lambda: CellLoop(nn.RNNCell), vector(2, 6, 5), {}),
-    Case("cell-loop-gru", lambda: CellLoop(nn.GRUCell), vector(2, 6, 5), {}),
-    Case("cell-loop-lstm", lambda: CellLoop(nn.LSTMCell), vector(2, 1, 5), {}),
-    Case("cell-loop-long", lambda: CellLoop(nn.GRUCell), vector(2, 30, 5), {}),
-    Case("state-remembered", Remembering, vector(4, 2, 5), {}, run=episode),
-    Case("rssm", lambda: Rssm("gaussian"), vectors((2, 2, 6), (2, 4, 2)), {}),
-    Case("rssm-discrete", lambda: Rssm("discrete"), vectors((2, 2, 6), (2, 4, 2)), {}),
-    Case("sim-norm-world", SimNormWorld, vectors((2, 6), (2, 3, 2)), {}),
-    habit("sim-norm", sim_norm, lambda: [nn.Linear(6, 32), nn.Linear(32, 2)], {}),
-    Case("conv-lstm", ConvLstm, vector(2, 3, 2, 4, 4), {}),
-    Case("translator", Translator, lambda: torch.randint(11, (2, 4)), {}),
-    Case("actor-critic", ActorCritic, lambda: (torch.randn(3, 2, 6), torch.tensor([[1, 1], [0, 1], [0, 0.0]])), {}),
-    Case("parallel-scan", Memoryless, vector(2, 4, 5), {}),
+    Case("packed-lstm", lambda: Packed(nn.LSTM, bidirectional=False), tokens_and_lengths, LAST),
+    Case("packed-gru", lambda: Packed(nn.GRU, bidirectional=True), tokens_and_lengths, LAST),
+    Case("packed-rnn", lambda: Packed(nn.RNN, bidirectional=True), tokens_and_lengths, LAST),
+    Case("state-learned", lambda: GivenState("learned"), vectors((2, 3, 5), (2, 4)), {"first": 8}),
+    Case("state-computed", lambda: GivenState("computed"), vectors((2, 3, 5), (2, 4)), {"rnn": 8}),
+    Case("state-zeros", lambda: GivenState("zeros"), vectors((2, 3, 5), (2, 4)), {"rnn": 8}),
+    Case("state-given", lambda: GivenState("given"), vectors((2, 3, 5), (2, 16)), {}),
+    Case("cell-loop-rnn", lambda: CellLoop(nn.RNNCell), vector(2, 3, 5), STEPS),
+    Case("cell-loop-gru", lambda: CellLoop(nn.GRUCell), vector(2, 12, 5), STEPS),
+    Case("cell-loop-lstm", lambda: CellLoop(nn.LSTMCell), vector(2, 1, 5), STEPS),
+    Case("state-remembered", Remembering, vector(3, 2, 5), {"cell": 8}, run=episode),
+    Case("dreamer-cell", lambda: Dreamer(norm=False), vector(2, 3, 5), {"cell.layer": 8}),
+    Case(
+        "dreamer-cell-normed",
+        lambda: Dreamer(norm=True),
+        vector(2, 3, 5),
+        {"cell.layer": 8},
+        mixing={"cell.layer": "layer_norm"},
+    ),
+    Case(
+        "rssm",
+        lambda: Rssm("gaussian"),
+        vectors((2, 2, 6), (2, 3, 2)),
+        {**WORLD, "prior.2": 5},
+        keep=frozenset({"prior.2"}),  # a narrower latent draws other random numbers
+    ),
+    Case(
+        "sim-norm-world",
+        SimNormWorld,
+        vectors((2, 6), (2, 3, 2)),
+        {"encoder.0": 12, "encoder.3": 3, "dynamics.0": 14, "reward.0": 10},
+        mixing={"encoder.0": "layer_norm", "encoder.3": "layer_norm", "dynamics.0": "layer_norm"},
+    ),
+    habit("sim-norm", sim_norm, lambda: [nn.Linear(6, 32), nn.Linear(32, 2)], {ENC: 4}),
+    Case("conv-lstm", ConvLstm, vector(2, 3, 2, 4, 4), {"gates": 5}),
+    Case(
+        "translator",
+        Translator,
+        lambda: torch.randint(11, (2, 4)),
+        {"source": 6, "target": 7, "encoder": 5, "bridge": 8, "query": 6},
+    ),
+    Case(
+        "actor-critic",
+        ActorCritic,
+        lambda: (torch.randn(3, 2, 6), torch.tensor([[1, 1], [0, 1], [0, 0.0]])),
+        {"body.0": 10, "memory": 8, "actor.0": 7, "critic.0": 9},
+    ),
+    Case("parallel-scan", Scan, vector(2, 4, 5), {"gate": 8}),
     habit(
         "own-gates",
         own_gates,
         lambda: [nn.Linear(6, 32), nn.Linear(8, 32, bias=False), nn.Linear(8, 2)],
-        {},
+        {ENC: 8},
         shape=TOKENS,
     ),
-    habit("functional-cell", functional_cell, lambda: [nn.GRUCell(6, 8), nn.Linear(8, 2)], {}, shape=TOKENS),
+    habit("functional-cell", functional_cell, lambda: [nn.GRUCell(6, 8), nn.Linear(8, 2)], {ENC: 8}, shape=TOKENS),
 ]

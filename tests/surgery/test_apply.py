@@ -196,6 +196,16 @@ def test_a_plan_for_another_model(inplace: bool) -> None:
     assert snapshot(model) == before
 
 
+def test_activations_that_a_run_has_left_behind_go_along() -> None:
+    model: Any = Chain(WIDTHS)
+    model.last = {"outputs": [model(torch.ones(2, WIDTHS[0]))]}
+    assert model.last["outputs"][0].grad_fn is not None
+    small: Any = apply(model, chain_plan())
+    assert small.last["outputs"][0].grad_fn is None
+    assert torch.equal(small.last["outputs"][0], model.last["outputs"][0])
+    assert small.last["outputs"][0] is not model.last["outputs"][0]
+
+
 def test_a_model_that_cannot_be_copied() -> None:
     model: Any = Chain(WIDTHS)
     model.lock = threading.Lock()

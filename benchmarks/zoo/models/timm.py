@@ -7,11 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..entry import CLASSES, Entry, PeerSettings, library
+from ..entry import CLASSES, Entry, library
 
 
 def _model(
-    name: str, size: int = 64, *, label: str | None = None, peer: PeerSettings | None = None, **options: Any
+    name: str,
+    size: int = 64,
+    *,
+    label: str | None = None,
+    heads_first: bool = False,
+    across_channels: bool = False,
+    **options: Any,
 ) -> Entry:
     """A model by its name in timm, with its class's options made smaller."""
 
@@ -19,7 +25,13 @@ def _model(
         model: nn.Module = library("timm").create_model(name, pretrained=False, num_classes=CLASSES, **options)
         return model
 
-    return Entry(f"timm/{label or name}", build, lambda: (torch.randn(1, 3, size, size),), peer=peer or PeerSettings())
+    return Entry(
+        f"timm/{label or name}",
+        build,
+        lambda: (torch.randn(1, 3, size, size),),
+        heads_first=heads_first,
+        across_channels=across_channels,
+    )
 
 
 _VIT: dict[str, Any] = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 3}
@@ -38,13 +50,13 @@ ENTRIES = [
     _model("beit_base_patch16_224", **_VIT),
     _model("eva02_tiny_patch14_224", **(_VIT | {"patch_size": 16})),
     _model("cait_xxs24_224", **(_VIT | {"num_heads": 4})),
-    _model("xcit_nano_12_p16_224", **_VIT),
+    _model("xcit_nano_12_p16_224", across_channels=True, **_VIT),
     _model("volo_d1_224", 224, label="volo"),
     _model("swin_tiny_patch4_window7_224", **_WINDOWS),
     _model("swinv2_tiny_window8_256", **_WINDOWS),
     _model("swinv2_cr_tiny_ns_224", **_WINDOWS),
-    _model("maxvit_rmlp_pico_rw_256", 64, img_size=64),
-    _model("coatnet_pico_rw_224", 64, img_size=64),
+    _model("maxvit_rmlp_pico_rw_256", heads_first=True, img_size=64),
+    _model("coatnet_pico_rw_224", heads_first=True, img_size=64),
     _model("convnext_atto"),
     _model("convnextv2_atto"),
     _model("resnet26t"),
@@ -62,7 +74,7 @@ ENTRIES = [
     _model("sequencer2d_s", img_size=64),
     _model("poolformer_s12"),
     _model("caformer_s18"),
-    _model("edgenext_xx_small"),
+    _model("edgenext_xx_small", across_channels=True),
     _model("mobilevit_xxs"),
     _model("mobilevitv2_050"),
     _model("efficientformer_l1", 224, label="efficientformer"),

@@ -45,14 +45,18 @@ class RunCache(Generic[RecordT]):
         Raises:
             StorageError: a file can't be read or written.
         """
-        text = json.dumps(settings, sort_keys=True)
-        file = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
+        file = self.file(name, settings)
         if file.exists():
             return self._read(file)
         record = make()
         data = {"settings": settings, "record": asdict(record)}
         write_whole(file, (json.dumps(data, indent=1) + "\n").encode())
         return record
+
+    def file(self, name: str, settings: Mapping[str, Any]) -> Path:
+        """Where the record of a run with these settings is, or will be."""
+        text = json.dumps(settings, sort_keys=True)
+        return self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
 
     def _read(self, file: Path) -> RecordT:
         try:

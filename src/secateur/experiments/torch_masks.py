@@ -23,7 +23,7 @@ from secateur.importance import Scores
 _AMOUNTS = np.linspace(0, 0.999, 1_000)
 
 _NEAR = 0.02
-"""How far from a sparsity the nearest amount may be."""
+"""How far below a sparsity the largest amount may stay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def mask_rows(
         groups: those whose layers lose rows; all if not given.
 
     Raises:
-        InfeasibleError: no amount comes within 0.02.
+        InfeasibleError: not even the largest amount comes within 0.02.
     """
     chosen = graph.groups if groups is None else groups
     return mask_fraction(dense, graph, _amount(graph, rho, chosen), prune, groups=chosen)
@@ -111,12 +111,11 @@ def _amount(graph: secateur.DependencyGraph, rho: float, groups: Sequence[Group]
     zeroed = np.rint(_AMOUNTS[:, None] * sizes).astype(np.int64) * shrinks
     zeroed = zeroed[(zeroed < sizes).all(axis=1)]  # a layer without rows can't be removed; the first amount zeroes none
     sparsities = 1 - graph.cost_model.parameters(sizes - zeroed) / graph.cost().parameters
-    best = int(np.abs(sparsities - rho).argmin())
-    if abs(sparsities[best] - rho) > _NEAR:
+    if rho - sparsities[-1] > _NEAR:
         raise InfeasibleError(
-            f"removing the rows of PyTorch's masks comes no nearer to a sparsity of {rho:g} than {sparsities[best]:.3f}"
+            f"removing the rows of PyTorch's masks comes no nearer to a sparsity of {rho:g} than {sparsities[-1]:.3f}"
         )
-    return float(_AMOUNTS[best])
+    return float(_AMOUNTS[np.abs(sparsities - rho).argmin()])
 
 
 class RowNorms:

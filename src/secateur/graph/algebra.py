@@ -27,6 +27,8 @@ class Operand:
     def broadcast(cls, factors: Factors, shape: Sequence[int], rank: int) -> Operand:
         """A tensor of this shape among tensors of up to ``rank`` dimensions, which are aligned from the last on."""
         shift = rank - len(shape)
+        if not shift:
+            return cls(factors, tuple(shape))
         to = range(shift, rank)
         return cls(tuple(f.moved(to) for f in factors), (1,) * shift + tuple(shape))
 
@@ -46,28 +48,28 @@ def align(facts: Facts, operands: Sequence[Operand], where: str) -> Factors:
 
     A label that meets an index without one (of a dimension that isn't broadcast) is pinned.
     """
-    merged: dict[tuple[int, ...], Labels] = {}
+    merged: dict[tuple[int, ...], Factor] = {}
     compatible = _compatible(facts, operands, where)
     for factors in compatible:
         for factor in factors:
-            if factor.dims in merged:
-                facts.equate(merged[factor.dims], factor.labels, f"{NO_INDEX} ({where})")
-            else:
-                merged[factor.dims] = factor.labels
+            met = merged.setdefault(factor.dims, factor)
+            if met.labels is not factor.labels:
+                facts.equate(met.labels, factor.labels, f"{NO_INDEX} ({where})")
     for operand, factors in zip(operands, compatible, strict=True):
+        if len(factors) == len(merged):
+            continue
         present = {f.dims for f in factors}
-        for dims, labels in merged.items():
+        for dims, met in merged.items():
             if dims not in present and operand.extents[dims[-1]] > 1:
-                facts.fix(labels, f"{NO_INDEX} ({where})")
-    return tuple(Factor(dims, labels) for dims, labels in merged.items())
+                facts.fix(met.labels, f"{NO_INDEX} ({where})")
+    return tuple(merged.values())
 
 
 def _compatible(facts: Facts, operands: Sequence[Operand], where: str) -> list[Factors]:
     """The operands' factors, with split axes collapsed where another operand sees their dimensions differently."""
-    every = [f for operand in operands for f in operand.factors]
-    if all(len(f.dims) == 1 for f in every):
+    dims_sets = {f.dims for operand in operands for f in operand.factors}
+    if all([len(dims) == 1 for dims in dims_sets]):
         return [operand.factors for operand in operands]
-    dims_sets = {f.dims for f in every}
     target = {dims: _target(dims, dims_sets) for dims in dims_sets if len(dims) > 1}
     reason = f"two views of one axis ({where})"
     result = []
@@ -132,13 +134,14 @@ def take(facts: Facts, factors: Factors, dim: int, index: Labels) -> Factors:
         if dim not in factor.dims:
             result.append(factor)
             continue
-        if dim != factor.free and (index < 0).any():
+        padded = np.count_nonzero(index < 0) > 0
+        if dim != factor.free and padded:
             # A row of padding shrinks with the others, which must then lose equal indices.
             result.append(collapse(facts, factor, factor.free, "rows padded"))
             continue
         axis = factor.dims.index(dim)
-        labels = np.take(factor.labels, np.maximum(index, 0), axis=axis)
-        if (index < 0).any():
+        labels = factor.labels.take(np.maximum(index, 0) if padded else index, axis=axis)
+        if padded:
             shape = [1] * labels.ndim
             shape[axis] = -1
             labels = np.where((index < 0).reshape(shape), NONE, labels)
@@ -154,12 +157,13 @@ def squeezed(factor: Factor) -> Factors:
     if labels.size == 0:
         return ()
     for axis in reversed(range(len(dims))):
-        first = np.take(labels, [0], axis=axis)
-        if labels.shape[axis] == 1 or (len(dims) > 1 and (labels == first).all()):
-            labels = first.squeeze(axis)
+        if labels.shape[axis] == 1 or (len(dims) > 1 and (labels == labels.take([0], axis=axis)).all()):
+            labels = labels.take(0, axis=axis)
             del dims[axis]
-    if not dims or (labels == NONE).all():
+    if not dims or not np.count_nonzero(labels != NONE):
         return ()
+    if len(dims) == len(factor.dims):
+        return (factor,)
     return (Factor(tuple(dims), labels),)
 
 

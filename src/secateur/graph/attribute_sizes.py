@@ -8,6 +8,7 @@ labels. Everything is put back when the context ends (``attributes_kept`` puts b
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -177,8 +178,10 @@ def _reading(cls: type, holders: dict[int, str], tracing: _Tracing) -> type | No
                 return tracing.read(holders, name, value)
         return value
 
+    if type(cls) not in (type, ABCMeta):
+        return None  # an enumeration, say, whose class makes its objects itself
     try:
-        return type(cls.__name__, (cls,), {"__getattribute__": read, "__module__": cls.__module__, "__slots__": ()})
+        return type(cls)(cls.__name__, (cls,), {"__getattribute__": read, "__module__": cls.__module__, "__slots__": ()})
     except TypeError:
         # A class that can't be derived from (final, or of an extension).
         return None

@@ -70,6 +70,8 @@ class _Builder:
             cost_model=self._cost_model(),
             entry_point=entry_point,
             missing_rules=tuple(self._trace.missing_rules),
+            whole=tuple(self._trace.whole),
+            steps=tuple(self._trace.steps),
         )
 
     # --- groups -----------------------------------------------------------------------------------------------------

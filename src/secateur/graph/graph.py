@@ -14,6 +14,7 @@ from secateur.graph.cost import Affine, Cost, CostModel, IntArray
 from secateur.graph.describe import describe
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.groups import Component, Consumer, Flow, Group, ParameterSpec, Unprunable
+from secateur.graph.tracer import Step
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class DependencyGraph:
         cost_model: parameters and MACs in closed form.
         entry_point: the code that was traced.
         missing_rules: operators without a rule that the trace met.
+        whole: places in the code, by module path and line, where an axis is split into blocks that leave whole.
+        steps: the operators with labels that ran, by which two runs can be told apart.
     """
 
     components: tuple[Component, ...]
@@ -66,6 +69,8 @@ class DependencyGraph:
     cost_model: CostModel
     entry_point: EntryPoint = field(repr=False)
     missing_rules: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = field(default=(), repr=False)
 
     @property
     def interfaces(self) -> tuple[Group, ...]:

@@ -68,8 +68,16 @@ class Parts:
         return self._first.get(name, name)
 
     def holds_parameters(self, path: str) -> bool:
-        """Whether there is a parameter among the tensors of a part."""
-        return any(isinstance(self.tensors[name], nn.Parameter) for name in self.inside[path])
+        """Whether a part has parameters of its own, with values; on the meta device, unless all are, it has only forms.
+
+        Such forms are filled with other parameters when they are used (``torch.func.functional_call``).
+        """
+        held = [self.tensors[name] for name in self.inside[path] if isinstance(self.tensors[name], nn.Parameter)]
+        return any(not tensor.is_meta for tensor in held) or (bool(held) and self._all_meta)
+
+    @cached_property
+    def _all_meta(self) -> bool:
+        return all(tensor.is_meta for tensor in self.tensors.values())
 
     def width(self, path: str) -> int:
         """Channels that a part seems to read: those that its first parameter has room for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -37,41 +38,49 @@ def check_model(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}{_original(model)}")
-    refusals = {cls: _refusal(cls) for cls in {type(module) for module in model.modules()}}
+    known: dict[type, tuple[str, str] | None] = {}
+    has_parameters = False
     for path, module in model.named_modules():
-        refusal = refusals[type(module)]
-        if refusal is None and module._compiled_call_impl is not None:
-            refusal = "was compiled by its compile()", "pass copy.deepcopy(model), which isn't compiled"
-        if refusal is not None:
-            what, remedy = refusal
-            where, inside = (f"{path!r}", f"{path}.") if path else ("the model", "model.")
-            raise TraceError(f"{where} {what}; {remedy.format(path=inside)}")
-    _check_parameters(model)
+        _check_form(module, path, known)
+        for name, tensor in chain(module._parameters.items(), module._buffers.items()):
+            if tensor is not None:
+                _check_tensor(tensor, f"{path}.{name}".lstrip("."), module, known)
+        has_parameters = has_parameters or any(p is not None for p in module._parameters.values())
+    if not has_parameters:
+        raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
+
+
+def _check_form(module: nn.Module, path: str, known: dict[type, tuple[str, str] | None]) -> None:
+    refusal = _refusal(type(module), known)
+    if refusal is None and module._compiled_call_impl is not None:
+        refusal = "was compiled by its compile()", "pass copy.deepcopy(model), which isn't compiled"
+    if refusal is not None:
+        what, remedy = refusal
+        where, inside = (f"{path!r}", f"{path}.") if path else ("the model", "model.")
+        raise TraceError(f"{where} {what}; {remedy.format(path=inside)}")
+
+
+def _check_tensor(
+    tensor: torch.Tensor, name: str, module: nn.Module, known: dict[type, tuple[str, str] | None]
+) -> None:
+    refusal = _refusal(type(tensor), known)
+    if refusal is not None:
+        raise TraceError(f"{name!r}, a {type(tensor).__name__}, {refusal[0]}; {refusal[1]}")
+    if is_lazy(tensor):
+        raise TraceError(
+            f"{name!r} of a {type(module).__name__} has no shape yet; run the model once on its inputs, so that lazy "
+            "modules get theirs, then trace it"
+        )
 
 
 def _original(model: object) -> str:
     return "; pass the original model" if type(model).__module__.startswith("torch.") else ""
 
 
-def _refusal(cls: type) -> tuple[str, str] | None:
-    """What is wrong with modules or tensors of this class, and what to do about it."""
-    places = [f"{base.__module__}." for base in cls.__mro__]
-    found = (_FOREIGN[prefix] for prefix in _FOREIGN if any(place.startswith(prefix) for place in places))
-    return next(found, None)
-
-
-def _check_parameters(model: nn.Module) -> None:
-    if next(model.parameters(), None) is None:
-        raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")
-    named = list(chain(model.named_parameters(), model.named_buffers()))
-    refusals = {cls: _refusal(cls) for cls in {type(tensor) for _, tensor in named}}
-    for name, tensor in named:
-        refusal = refusals[type(tensor)]
-        if refusal is not None:
-            raise TraceError(f"{name!r}, a {type(tensor).__name__}, {refusal[0]}; {refusal[1]}")
-        if is_lazy(tensor):
-            module = model.get_submodule(name.rpartition(".")[0])
-            raise TraceError(
-                f"{name!r} of a {type(module).__name__} has no shape yet; run the model once on its inputs, so that "
-                "lazy modules get theirs, then trace it"
-            )
+def _refusal(cls: type, known: dict[type, tuple[str, str] | None]) -> tuple[str, str] | None:
+    """What is wrong with modules or tensors of this class, and what to do about it; kept in ``known``."""
+    if cls not in known:
+        places = [f"{base.__module__}." for base in cls.__mro__]
+        found = (_FOREIGN[prefix] for prefix in _FOREIGN if any(place.startswith(prefix) for place in places))
+        known[cls] = next(found, None)
+    return known[cls]

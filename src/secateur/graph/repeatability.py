@@ -1,14 +1,13 @@
-"""Whether an entry point does the same twice, on the same inputs and random numbers, and where two runs of it part.
+"""Whether an entry point does the same twice, on the same inputs and random numbers.
 
 What a trace finds holds for every run that takes the same operators. A forward pass that depends on something outside
-the model, such as a global counter, takes others.
+the model, such as a global counter, takes others, or computes other values with them.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -16,32 +15,10 @@ from torch import nn
 
 from secateur.graph.components import component_map
 from secateur.graph.entry_point import EntryPoint
+from secateur.graph.parting import described, parting
 from secateur.graph.randomness import same_randomness
 from secateur.graph.trace import run_traced
-from secateur.graph.tracer import Tracer
-
-Step = tuple[str, str, tuple[torch.Size, ...]]
-"""One operator of a run: its name, where it ran (module path and source line), and its outputs' shapes."""
-
-ADVICE = (
-    "make the entry point do the same every time: no counter, cache or file that one run leaves to the next, and no "
-    "random numbers of a generator of its own"
-)
-
-
-def parting(first: Sequence[Step], second: Sequence[Step]) -> str | None:
-    """Where a second run takes another operator, or one of other shapes, in words; None if it takes the same."""
-    for number, (a, b) in enumerate(zip_longest(first, second), start=1):
-        if a != b:
-            return f"from operator {number} on: {_named(a)} in the one, {_named(b)} in the other"
-    return None
-
-
-def _named(step: Step | None) -> str:
-    if step is None:
-        return "none"
-    name, where, shapes = step
-    return f"{name} in {where} (giving {', '.join(str(tuple(shape)) for shape in shapes)})"
+from secateur.graph.tracer import Step, Tracer
 
 
 def difference_between_runs(model: nn.Module, entry_point: EntryPoint) -> str | None:
@@ -58,7 +35,7 @@ def difference_between_runs(model: nn.Module, entry_point: EntryPoint) -> str | 
         return f"two runs take different operators {parted}"
     for number, (a, b) in enumerate(zip(first, second, strict=True), start=1):
         if a != b:
-            return f"two runs compute different values from operator {number} on: {_named(a[0])}"
+            return f"two runs compute different values from operator {number} on: {described(a[0])}"
     return None
 
 
@@ -97,5 +74,5 @@ def _checksum(tensor: torch.Tensor) -> int:
     """A checksum of a tensor's values, bit by bit; 0 where there are none to be read."""
     if tensor.is_meta or tensor.layout != torch.strided or tensor.numel() == 0:
         return 0
-    values = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1)
+    values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return zlib.crc32(values.view(torch.uint8).numpy().tobytes())

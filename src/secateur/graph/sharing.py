@@ -1,8 +1,9 @@
 """Parts of a model that other models hold too, outside the one that is given.
 
 Surgery gives the smaller model parameters of its own, or, in place, shrinks what the others hold: either way they and
-the model part. Who holds an object only a walk over all objects of the process can tell, so that is done only where
-counts of references show that something outside the model holds a part of it.
+the model part. A module that holds all of the model isn't meant: the model is a part of that one. Who holds an object
+only a walk over all objects of the process can tell, so that is done only where counts of references show that
+something outside the model holds a part of it.
 """
 
 from __future__ import annotations
@@ -53,13 +54,16 @@ def _parts(model: nn.Module) -> dict[int, str]:
 def _holders(model: nn.Module, ours: Mapping[int, str]) -> Iterator[tuple[int, str]]:
     """Parts of the model, by identity, that modules outside it hold, and these modules' classes."""
     inside = {id(module) for module in model.modules()}
+    whole = {id(parameter) for parameter in model.parameters()}
     everything = gc.get_objects()
     # By type: hundreds of thousands of objects have a few thousand types.
     kinds = {kind for kind in set(map(type, everything)) if issubclass(kind, nn.Module)}
     for module in [item for item in everything if type(item) in kinds]:
         if id(module) not in inside:
             held = (*vars(module).get("_modules", {}).values(), *vars(module).get("_parameters", {}).values())
-            yield from ((id(part), type(module).__name__) for part in held if id(part) in ours)
+            shared = [id(part) for part in held if id(part) in ours]
+            if shared and not whole <= {id(parameter) for parameter in module.parameters()}:
+                yield from ((part, type(module).__name__) for part in shared)
 
 
 def _are_in_other_modules(model: nn.Module, suspects: list[object]) -> bool:

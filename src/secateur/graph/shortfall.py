@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from secateur.graph import algebra
 from secateur.graph.describe import without_module
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.groups import Unprunable
@@ -17,6 +18,8 @@ _MOST_REASONS = 2
 
 _ENOUGH = 0.5
 """A fall by less than this part of what was asked for is a shortfall."""
+
+_OF_INPUTS_AND_OUTPUTS = (algebra.NO_INDEX, "output of the entry point")
 
 _HALF_A_UNIT = 0.5
 """So much of a unit, or less, is rounded to none (``plan``)."""
@@ -29,6 +32,11 @@ class _Stay:
     where: str
     reasons: tuple[str, ...]
     parameters: int
+
+    @property
+    def is_natural(self) -> bool:
+        """Whether it stays because it is an input's or output's; of two axes of one parameter the other says more."""
+        return all(reason.startswith(_OF_INPUTS_AND_OUTPUTS) for reason in self.reasons)
 
 
 def shortfall_warning(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> str | None:
@@ -68,7 +76,7 @@ def unreachable(graph: DependencyGraph, asked: float, of: str) -> str | None:
 
 def what_stays(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> str:
     """The parameter axes that keep most parameters from leaving, and why, in a sentence."""
-    stays = sorted(_gathered(_stays(graph, asked, kept)), key=lambda s: -s.parameters)
+    stays = sorted(_gathered(_stays(graph, asked, kept)), key=lambda s: (-s.parameters, s.is_natural))
     if not stays:
         return "Every parameter shrinks by some part; print(graph) lists the groups"
     shown = [f"{s.where} ({s.parameters:,} parameters): {', '.join(s.reasons)}" for s in stays[:_SHOWN]]

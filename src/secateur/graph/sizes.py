@@ -9,6 +9,7 @@ changes. The integers that the user's own modules keep are traced as well (``att
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -141,17 +142,39 @@ def _set(tracer: Tracer, **values: Any) -> Iterator[None]:
             setattr(tracer, name, value)
 
 
-def _reshape_to(call: Called, sizes: list[Any], first_dim: int = 0) -> Any:
-    """Run a reshape whose output dimensions from ``first_dim`` on have these sizes."""
-    tracer = call.tracer
-    given = {first_dim + i: size for i, size in enumerate(sizes)}
+def _reshape_to(call: Called, sizes: list[Any], dim: int | None = None) -> Any:
+    """Run a reshape to these sizes: of the whole tensor, or of the dimension ``dim`` alone."""
+    tracer, what = call.tracer, f"{call.name}({', '.join(str(int(size)) for size in sizes)})"
+    given = dict(enumerate(sizes, dim or 0))
     follows = frozenset(dim for dim, size in given.items() if size == -1 or isinstance(size, TracedSize))
+    widths = _block_widths(call["input"], sizes, dim, follows) if tracer.labels_of(call["input"]) else frozenset()
+    site = tracer.where() if widths else ""
+    if widths and tracer.whole_at(site):
+        tracer.trace.whole[site] = None
+        follows -= widths
     with _set(tracer, flexible=None if tracer.in_torch_module else follows):
         result = call.run()
-    what = f"{call.name}({', '.join(str(int(size)) for size in sizes)})"
-    for dim, size in given.items():
-        _given(tracer, result, dim, size, what)
+    splits = [f.labels for f in tracer.labels_of(result) if f.free in widths and len(f.dims) > 1]
+    if splits:
+        tracer.trace.splits.setdefault(site, []).extend(splits)
+    for place, size in given.items():
+        _given(tracer, result, place, size, what)
     return result
+
+
+def _block_widths(tensor: torch.Tensor, sizes: list[Any], dim: int | None, follows: frozenset[int]) -> frozenset[int]:
+    """Output dimensions that are widths of blocks into which a reshape splits, where their number could follow too."""
+    before = list(tensor.shape)
+    total = tensor.numel() if dim is None else before[dim]
+    known = math.prod(int(size) for size in sizes if size != -1)
+    if not known or total % known:
+        return frozenset()
+    inner = [total // known if size == -1 else int(size) for size in sizes]
+    after = inner if dim is None else [*before[:dim], *inner, *before[dim + 1 :]]
+    if math.prod(after) != tensor.numel():
+        return frozenset()  # an expansion
+    parts = [part for part in algebra.segments(before, after) if len(part.outputs) > 1]
+    return frozenset(p.outputs[-1] for p in parts if p.outputs[-1] in follows and follows & set(p.outputs[:-1]))
 
 
 @handles(

@@ -7,14 +7,14 @@ concerned are equated one by one, which always satisfies them, and the component
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
+from secateur.graph.equalities import representatives
 from secateur.graph.equations import Following, SizeEquations
 from secateur.graph.labels import NONE, EqualCounts, Facts, Labels
 from secateur.graph.tracer import Trace
@@ -91,14 +91,9 @@ def _note_numbers(trace: Trace, sizes: SizeEquations) -> None:
 
 
 def connected(facts: Facts) -> Labels:
-    """The channel of each label, shape (labels,): labels that leave together have the same one."""
-    if not facts.equal:
-        return np.arange(facts.size)
-    rows = np.concatenate([a for a, _ in facts.equal])
-    columns = np.concatenate([b for _, b in facts.equal])
-    graph = sparse.coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(facts.size, facts.size))
-    _, channel_of = connected_components(graph, directed=False)
-    return np.asarray(channel_of, dtype=np.int64)
+    """The channel of each label, shape (labels,), numbered by first label: labels that leave together share one."""
+    first = representatives(facts.equal, facts.size)
+    return (np.cumsum(first == np.arange(facts.size)) - 1)[first]
 
 
 _connected = connected  # the name until its one other user has changed
@@ -112,11 +107,7 @@ def _group(facts: Facts, axis_of: Labels) -> Solution:
         fixed[channel_of[note.labels]] = True
     parameters = channel_of[: len(axis_of)]
     prunable = ~fixed & (np.bincount(parameters, minlength=count) > 0)
-    # Backwards, so that what stays written is each channel's first label.
-    first = np.empty(count, dtype=np.int64)
-    first[channel_of[::-1]] = np.arange(len(channel_of))[::-1]
     members = np.flatnonzero(prunable)
-    members = members[np.argsort(first[members], kind="stable")]
     numbers = _numbered(_signatures(parameters, axis_of, count)[members])
     group_of = np.full(count, NO_GROUP)
     group_of[members] = numbers
@@ -129,23 +120,41 @@ def _group(facts: Facts, axis_of: Labels) -> Solution:
 
 def _signatures(parameters: Labels, axis_of: Labels, count: int) -> NDArray[np.uint64]:
     """A 128-bit fingerprint per channel of the multiset of parameter axes that it touches, shape (channels, 2)."""
-    random = np.random.default_rng(0).integers(0, 2**63, size=(2, int(axis_of.max(initial=-1)) + 1), dtype=np.uint64)
+    axes = np.arange(2 * (int(axis_of.max(initial=-1)) + 1), dtype=np.uint64).reshape(2, -1)
     sums = np.zeros((2, count), dtype=np.uint64)
-    for of_channel, of_axis in zip(sums, random, strict=True):
+    for of_channel, of_axis in zip(sums, _scrambled(axes), strict=True):
         np.add.at(of_channel, parameters, of_axis[axis_of])
     return sums.T
 
 
+def _scrambled(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers that look random, one for each: the output function of the generator splitmix64."""
+    mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
 def _numbered(rows: NDArray[np.uint64]) -> Labels:
     """The same number for equal rows, counted in the order of their first."""
-    if not len(rows):
-        return np.zeros(0, dtype=np.int64)
     # Neighbours are mostly alike, so that few are left to sort.
-    starts = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]).any(axis=1)))
-    _, first, inverse = np.unique(rows[starts], axis=0, return_index=True, return_inverse=True)
-    number = np.empty(len(first), dtype=np.int64)
-    number[np.argsort(first)] = np.arange(len(first))
-    return np.repeat(number[inverse.ravel()], np.diff(starts, append=len(rows)))
+    starts = np.flatnonzero(_changes(rows))
+    few = rows[starts]
+    order = np.lexsort(few.T)
+    new = _changes(few[order])
+    # The first of equal rows comes first, since the sort is stable.
+    kind = np.cumsum(new) - 1
+    rank = np.argsort(np.argsort(order[new]))
+    numbers = np.empty(len(few), dtype=np.int64)
+    numbers[order] = rank[kind]
+    return np.repeat(numbers, np.diff(starts, append=len(rows)))
+
+
+def _changes(rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether each row differs from the one before it; the first does."""
+    changes = np.ones(len(rows), dtype=bool)
+    changes[1:] = (rows[1:, 0] != rows[:-1, 0]) | (rows[1:, 1] != rows[:-1, 1])
+    return changes
 
 
 def _of_groups(solution: Solution, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -172,44 +181,38 @@ class _Counts:
 
     def __init__(self, solution: Solution) -> None:
         self._solution = solution
+        # One entry more than there are labels or channels: NONE, which is -1, finds no channel and no group.
+        self._channel_of = np.append(solution.channel_of, NONE)
+        self._group_of = np.append(solution.group_of, NO_GROUP)
         self._blocks = [np.zeros(size, dtype=np.int64) for size in solution.sizes]
         self._tie = list(range(len(solution.sizes)))
 
     def satisfied(self, constraint: EqualCounts) -> bool:
         """Take in a constraint if blocks and ties can express it; False if its indices must be equated."""
-        entries = [self._channels(entry.labels) for entry in constraint.entries]
-        ordered = [np.sort(channels) for channels in entries]
+        ordered = [np.sort(self._channel_of[entry.labels]) for entry in constraint.entries]
         same_weight = len({entry.weight for entry in constraint.entries}) == 1
         if same_weight and all(np.array_equal(ordered[0], other) for other in ordered[1:]):
             return True
-        groups = [self._groups(channels) for channels in entries]
-        if all((g == NO_GROUP).all() for g in groups):
+        groups = [self._group_of[channels] for channels in ordered]
+        if all(g.max() == NO_GROUP for g in groups):
             return True
-        if not all(len(np.unique(g)) == 1 and g[0] != NO_GROUP for g in groups):
+        if any(g.min() == NO_GROUP or g.min() != g.max() for g in groups):
             return False
-        subsets: dict[int, list[Labels]] = {}
-        for group, channels in zip(groups, entries, strict=True):
-            positions, times = np.unique(self._solution.position[channels], return_counts=True)
-            if len(np.unique(times)) != 1:
+        subsets: dict[int, dict[bytes, Labels]] = {}
+        for group, channels in zip(groups, ordered, strict=True):
+            distinct, times = _runs(channels)
+            if times.min() != times.max():
                 return False
-            known = subsets.setdefault(int(group[0]), [])
-            if not any(np.array_equal(positions, other) for other in known):
-                known.append(positions)
+            positions = self._solution.position[distinct]
+            subsets.setdefault(int(group[0]), {})[positions.tobytes()] = positions
         if len(subsets) == 1 and all(len(known) == 1 for known in subsets.values()):
             return True
         return self._partition(subsets)
 
-    def _channels(self, labels: Labels) -> Labels:
-        """Channel of each label, -1 for no label."""
-        return np.where(labels == NONE, NONE, self._solution.channel_of[labels])
-
-    def _groups(self, channels: Labels) -> Labels:
-        return np.where(channels == NONE, NO_GROUP, self._solution.group_of[channels])
-
-    def _partition(self, subsets: dict[int, list[Labels]]) -> bool:
+    def _partition(self, subsets: dict[int, dict[bytes, Labels]]) -> bool:
         refined = {}
         for group, known in subsets.items():
-            blocks = self._refined(group, known)
+            blocks = self._refined(group, known.values())
             if blocks is None:
                 return False
             refined[group] = blocks
@@ -220,17 +223,20 @@ class _Counts:
             self._tie[self._root(group)] = first
         return True
 
-    def _refined(self, group: int, subsets: list[Labels]) -> Labels | None:
+    def _refined(self, group: int, subsets: Collection[Labels]) -> Labels | None:
         """The group's blocks once these subsets must keep equal fractions; None if blocks can't express it.
 
         The blocks are the cells into which the subsets cut the old ones: if all cells keep equal numbers, so do unions
         of equally many.
         """
         cells = self._blocks[group]
-        for subset in subsets:
-            inside = np.zeros(len(cells), dtype=np.int64)
-            inside[subset] = 1
-            _, cells = np.unique(2 * cells + inside, return_inverse=True)
+        inside = np.zeros(len(cells), dtype=np.int64)
+        for number, subset in enumerate(subsets, start=1):
+            if np.count_nonzero(inside[subset]):
+                cells = _cut(cells, inside)
+                inside[:] = 0
+            inside[subset] = number
+        cells = _cut(cells, inside)
         sizes = np.bincount(cells)
         return None if len(np.unique(sizes)) != 1 or sizes[0] == 1 else np.asarray(cells)
 
@@ -275,6 +281,18 @@ class _Counts:
         self._solution.blocks = [_by_first(blocks) for blocks in self._blocks]
         self._solution.ties = [self._root(g) for g in range(len(self._tie))]
         self._solution.units = [units[tie] for tie in self._solution.ties]
+
+
+def _runs(ordered: Labels) -> tuple[Labels, Labels]:
+    """Distinct values of an ascending array, and how often each occurs."""
+    starts = np.flatnonzero(np.diff(ordered, prepend=-2))
+    return ordered[starts], np.diff(starts, append=len(ordered))
+
+
+def _cut(cells: Labels, parts: Labels) -> Labels:
+    """The cells cut by parts: the same number for equal pairs of both."""
+    _, finer = np.unique(cells * (int(parts.max()) + 1) + parts, return_inverse=True)
+    return finer
 
 
 def _by_first(blocks: Labels) -> Labels:

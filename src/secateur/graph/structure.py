@@ -54,14 +54,15 @@ def _change(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, 
 @contextmanager
 def warning_of_changed_parameters(model: nn.Module) -> Iterator[None]:
     """Warn of parameters whose values change meanwhile, as those of an embedding with a largest norm do."""
-    before = [(name, p, _version(p)) for name, p in model.named_parameters()]
+    before = [(p, _version(p)) for p in model.parameters()]
     yield
-    changed = [name for name, p, version in before if _version(p) != version]
+    changed = {id(p) for p, version in before if _version(p) != version}
     if changed:
+        name = next(name for name, p in model.named_parameters() if id(p) in changed)
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         warn(
-            f"running {type(model).__name__} changes its parameter {changed[0]!r}{more} in place: the values are now "
-            "those after the run"
+            f"running {type(model).__name__} changes its parameter {name!r}{more} in place: the values are now those "
+            "after the run"
         )
 
 

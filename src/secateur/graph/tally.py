@@ -19,13 +19,11 @@ class Tally:
         rows: shape (pairs,); the array's number.
         values: shape (pairs,); the value.
         counts: shape (pairs,); how often it occurs there.
-        bounds: shape (arrays + 1,); the pairs of array i are those from ``bounds[i]`` up to ``bounds[i + 1]``.
     """
 
     rows: IntArray
     values: IntArray
     counts: IntArray
-    bounds: IntArray
 
 
 def tally(arrays: Sequence[IntArray], kind_of: IntArray) -> Tally:
@@ -42,8 +40,9 @@ def tally(arrays: Sequence[IntArray], kind_of: IntArray) -> Tally:
     keys = np.repeat(np.arange(len(flat)) * stride, lengths) + kinds
     # Neighbours are mostly alike, so that little is left to sort once runs are single entries.
     ends = np.flatnonzero(np.diff(keys, append=-1))
-    pairs, place = np.unique(keys[ends], return_inverse=True)
-    counts = np.zeros(len(pairs), dtype=np.int64)
-    np.add.at(counts, place, np.diff(ends, prepend=-1))
-    rows, values = np.divmod(pairs, stride)
-    return Tally(rows, values - 1, counts, np.searchsorted(rows, np.arange(len(flat) + 1)))
+    heads, runs = keys[ends], np.diff(ends, prepend=-1)
+    order = np.argsort(heads, kind="stable")
+    heads, runs = heads[order], runs[order]
+    last = np.flatnonzero(np.diff(heads, append=-1))
+    rows, values = np.divmod(heads[last], stride)
+    return Tally(rows, values - 1, np.diff(np.cumsum(runs)[last], prepend=0))

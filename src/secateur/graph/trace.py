@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,15 @@ from secateur.graph.attribute_sizes import traced_attributes
 from secateur.graph.attributes import attributes_kept
 from secateur.graph.build import build_graph
 from secateur.graph.collector import collector_paused
-from secateur.graph.components import ComponentPart, ComponentSpec, component_map, listed, paths_of
+from secateur.graph.components import ComponentMap, ComponentPart, ComponentSpec, component_map, listed, paths_of
 from secateur.graph.entry_point import EntryPoint, as_entry_point, inputs_of, tensors_in
+from secateur.graph.granularity import (
+    Granularity,
+    better_whole,
+    chosen_granularity,
+    is_better,
+    whole_where_chosen,
+)
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.outsiders import warning_of_outsiders
 from secateur.graph.randomness import same_randomness
@@ -24,11 +33,11 @@ from secateur.graph.refusals import check_model
 from secateur.graph.run_failure import advice
 from secateur.graph.sharing import warn_of_sharing
 from secateur.graph.sizes import SizeMode
-from secateur.graph.solve import solve
+from secateur.graph.solve import Solution, solve
 from secateur.graph.storage import named_tensors
 from secateur.graph.structure import structure_unchanged, warning_of_changed_parameters
-from secateur.graph.tracer import Trace, Tracer, plain_kernels
-from secateur.graph.unreached import settle_unreached
+from secateur.graph.tracer import Trace, Tracer, WholeAt, plain_kernels
+from secateur.graph.unreached import Unreached, settle_unreached
 
 
 def trace(
@@ -38,6 +47,7 @@ def trace(
     run: EntryPoint | None = None,
     components: Mapping[str, ComponentSpec] | None = None,
     protect: ComponentPart | Iterable[ComponentPart] = (),
+    granularity: Granularity | Mapping[str, Granularity] = "auto",
 ) -> DependencyGraph:
     """Find which channels of which parameters must leave together, by running the model once.
 
@@ -53,18 +63,24 @@ def trace(
         protect: whose output axes stay whole: a module, a parameter, the dotted name of either, a pattern of such names
             (``"layers.*.norm"``; ``*`` stands for any characters, dots among them), a class of modules
             (``nn.LayerNorm``), or several of these.
+        granularity: what leaves of an axis that the code splits into blocks, such as attention heads: ``"width"``,
+            equally many indices of every block; ``"heads"``, whole blocks; ``"auto"``, indices where they can leave
+            and removing them equals zeroing them, else whole blocks. One for all, or a mapping from patterns of module
+            names. A place where only one of them is possible (the code gives a number) has no choice. For both, prune
+            by one and the result by the other.
 
     Returns:
         The dependency graph; ``print`` shows components, groups, interfaces and what can't be pruned.
 
     Raises:
-        TraceError: no parameters, an entry point that fails, a name that matches nothing.
+        TraceError: no parameters, an entry point that fails, a name that matches nothing, an unknown granularity.
 
     Warns:
         SecateurWarning: the outputs hold no tensor, the run uses modules that are no part of the model or changes its
             parameters, other models share parts of it, or parts that the run doesn't reach can't follow the others.
 
-    Time is about that of one forward pass plus a part linear in the number of operators and channels.
+    Time is about that of one forward pass plus a part linear in the number of operators and channels; of two, where
+    whole blocks are tried.
 
     Every layer norm, and the output axes of all modules called ``head``, stay whole::
 
@@ -75,19 +91,46 @@ def trace(
     warn_of_sharing(model)
     owners = component_map(model, components)
     protected = _protected(model, protect)
-    tracer = Tracer(model, owners)
-    with same_randomness(), warning_of_outsiders(model), warning_of_changed_parameters(model):
-        outputs = run_traced(model, entry_point, tracer)
-    if next(tensors_in(outputs), None) is None:
+    chosen = chosen_granularity(granularity, (path for path, _ in model.named_modules()))
+    run_again = partial(_analysed, model, entry_point, owners, protected)
+    with warning_of_outsiders(model), warning_of_changed_parameters(model):
+        found = run_again(whole_where_chosen(chosen))
+    if found.returns_nothing:
         warn("the entry point returns no tensors, so that no output keeps its size: return what must stay")
+    sites = better_whole(found.trace, found.solution, chosen)
+    if sites:
+        whole = run_again(whole_where_chosen(chosen, sites))
+        found = whole if is_better(whole.graph, found.graph) else found
+    warning = found.unreached.warning(found.graph, protected)
+    if warning:
+        warn(warning)
+    return found.graph
+
+
+@dataclass(frozen=True, eq=False)
+class _Analysis:
+    """One traced run, and what it taught."""
+
+    trace: Trace
+    solution: Solution
+    graph: DependencyGraph
+    unreached: Unreached
+    returns_nothing: bool
+
+
+def _analysed(
+    model: nn.Module, entry_point: EntryPoint, owners: ComponentMap, protected: list[str], whole_at: WholeAt
+) -> _Analysis:
+    tracer = Tracer(model, owners)
+    tracer.whole_at = whole_at
+    with same_randomness():
+        outputs = run_traced(model, entry_point, tracer)
     unreached = settle_unreached(model, tracer.trace)
     _pin_protected(tracer.trace, protected)
     with collector_paused():
-        graph = build_graph(model, tracer.trace, solve(tracer.trace), owners, entry_point)
-    warning = unreached.warning(graph, protected)
-    if warning:
-        warn(warning)
-    return graph
+        solution = solve(tracer.trace)
+        graph = build_graph(model, tracer.trace, solution, owners, entry_point)
+    return _Analysis(tracer.trace, solution, graph, unreached, next(tensors_in(outputs), None) is None)
 
 
 def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any:
@@ -182,9 +225,12 @@ def _protected(model: nn.Module, protect: ComponentPart | Iterable[ComponentPart
     Raises:
         TraceError: something matches no part of the model, or only parts without parameters or buffers.
     """
+    items = listed(protect, "protect")
+    if not items:
+        return []
     holders = {path for name in named_tensors(model) for path in _paths_above(name)}
     protected: list[str] = []
-    for item in listed(protect, "protect"):
+    for item in items:
         paths = paths_of(model, item, "protect")
         if holders.isdisjoint(paths):
             raise TraceError(

@@ -8,7 +8,7 @@ and gives. Nothing of either stays behind.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from secateur.graph.attributes import paths_of_modules
 from secateur.graph.components import ComponentMap
 from secateur.graph.dispatch import EagerDispatchMode
 from secateur.graph.entry_point import call_forward
@@ -69,6 +70,9 @@ class AxisLabels:
     labels: Labels
 
 
+WholeAt = Callable[[str], bool]
+"""Whether whole blocks leave where the code, at this place, splits an axis into blocks."""
+
 Step = tuple[str, str, tuple[torch.Size, ...]]
 """Of one operator: its name, where it ran, and the shapes of its outputs."""
 
@@ -94,6 +98,10 @@ class Trace:
     """Bit set of the mixing operations whose results are used; attention weights are often computed and dropped."""
     followers: dict[str, str] = field(default_factory=dict)
     """Dotted paths of modules that aren't reached, to those of the modules whose channels they follow."""
+    splits: dict[str, list[Labels]] = field(default_factory=dict)
+    """Places where an axis is split into blocks that could leave whole, and what is split there."""
+    whole: dict[str, None] = field(default_factory=dict)
+    """Places where whole blocks leave, though indices inside them could."""
     steps: list[Step] = field(default_factory=list)
     """The operators with labels that ran: by these, two runs can be told apart."""
 
@@ -110,11 +118,12 @@ class Tracer(EagerDispatchMode):
         self.flexible: frozenset[int] | None = None
         self.sized = False
         self.resizable = False
+        self.whole_at: WholeAt = lambda site: False
         self._counted: dict[str, Labels] = {}
         self._components = components
         self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._owner: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._paths = paths_of_modules(model)
         self._stack: list[nn.Module] = []
         self._label_parameters(model)
 
@@ -151,9 +160,15 @@ class Tracer(EagerDispatchMode):
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state(self, tensor: torch.Tensor) -> State:
-        """What is known of a tensor."""
-        found: State = self._states.get(tensor, _UNKNOWN)
-        return found
+        """What is known of a tensor; under ``torch.vmap``, of the one that the code sees, without the mapped dimension."""
+        found: State | None = self._states.get(tensor)
+        if found is not None:
+            return found
+        if not torch._C._functorch.is_batchedtensor(tensor):
+            return _UNKNOWN
+        stacked, mapped = torch._C._functorch.get_unwrapped(tensor), torch._C._functorch.maybe_get_bdim(tensor)
+        found = self.state(stacked)
+        return replace(found, factors=_without(found.factors, mapped), positions=_without(found.positions, mapped))
 
     def labels_of(self, tensor: torch.Tensor) -> Factors:
         """The labels of a tensor."""
@@ -169,6 +184,11 @@ class Tracer(EagerDispatchMode):
 
     def set_labels(self, tensor: torch.Tensor, factors: Factors) -> None:
         """Replace the labels of a tensor."""
+        if torch._C._functorch.is_batchedtensor(tensor):
+            mapped = torch._C._functorch.maybe_get_bdim(tensor)
+            to = [dim + (dim >= mapped) for dim in range(tensor.dim())]
+            self.set_labels(torch._C._functorch.get_unwrapped(tensor), tuple(f.moved(to) for f in factors))
+            return
         old = self.state(tensor)
         self._states[tensor] = replace(old, factors=factors)
 
@@ -218,7 +238,8 @@ class Tracer(EagerDispatchMode):
     @property
     def in_torch_module(self) -> bool:
         """Whether torch.nn's own code is running: its integers are attributes that surgery keeps true."""
-        return self.module is not None and type(self.module).__module__.startswith("torch.nn.modules")
+        module = self.module
+        return id(module) in self._paths and type(module).__module__.startswith("torch.nn.modules")
 
     # --- operators --------------------------------------------------------------------------------------------------
 
@@ -463,6 +484,19 @@ def _flat_tensors(result: Any) -> list[torch.Tensor]:
     if isinstance(result, (tuple, list)):
         return [t for item in result for t in _flat_tensors(item)]
     return []
+
+
+def _without(factors: Factors, dim: int) -> Factors:
+    """Labels of one element of a dimension, whose rows, if there are any, keep equally many."""
+    result = []
+    for factor in factors:
+        if factor.free == dim:
+            continue
+        if dim in factor.dims:
+            axis = factor.dims.index(dim)
+            factor = Factor(factor.dims[:axis] + factor.dims[axis + 1 :], factor.labels.take(0, axis=axis))
+        result.append(factor.moved({d: d - (d > dim) for d in factor.dims}))
+    return tuple(result)
 
 
 def _bits(mask: int) -> Iterator[int]:

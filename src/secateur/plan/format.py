@@ -37,6 +37,7 @@ def to_data(plan: PruningPlan) -> dict[str, Any]:
         "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
         "kept": kept,
         "scale": scale,
+        "whole": list(plan.whole),
     }
 
 
@@ -63,6 +64,7 @@ def fields_from_data(data: object) -> dict[str, Any]:
         "attributes": _read_mapping(data, "attributes", _read_int),
         "tied": _read_tied(data, shapes),
         "scale": dict(_read_scale(data, kept)),
+        "whole": _read_strings(data.get("whole", []), '"whole"'),
     }
 
 

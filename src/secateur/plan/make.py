@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import PlanError, ScoreError
+from secateur.errors import PlanError, ScoreError, warn
 from secateur.graph.cost import FloatArray, IntArray
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.groups import Consumer, Group
+from secateur.graph.shortfall import shortfall_warning
 from secateur.plan.pruning_plan import PruningPlan
 
 
@@ -33,6 +34,10 @@ def plan(
     Raises:
         ScoreError: scores are missing, have the wrong size or aren't finite.
         PlanError: an unknown group, a coefficient outside [0, 1), or tied groups with different coefficients.
+
+    Warns:
+        SecateurWarning: one fraction was given for all groups, and the parameters fall by less than half of it; the
+            message names the parameter axes that stay, and why.
     """
     importance = checked_scores(graph, scores)
     units = _kept_units(graph, coefficients)
@@ -41,6 +46,10 @@ def plan(
     kept = _kept_indices(graph, groups, shapes)
     counts = np.array([len(groups[g.name]) for g in graph.groups], dtype=np.int64)
     dense = graph.kept_vector()
+    if not isinstance(coefficients, Mapping):
+        warning = shortfall_warning(graph, float(coefficients), {name: len(stays) for name, stays in groups.items()})
+        if warning is not None:
+            warn(warning)
     return PruningPlan(
         shapes=shapes,
         kept=kept,
@@ -51,7 +60,9 @@ def plan(
         attributes={a.key: a.value(counts) for a in graph.attributes if a.value(counts) != a.value(dense)},
         tied=dict(graph.tied),
         scale=_scales(graph, groups, kept, shapes),
+        whole=graph.whole,
         entry_point=graph.entry_point,
+        steps=graph.steps,
     )
 
 

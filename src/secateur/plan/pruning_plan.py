@@ -16,6 +16,7 @@ from secateur.graph.cost import FloatArray, IntArray
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.groups import Consumer
 from secateur.graph.storage import named_tensors, tied_names
+from secateur.graph.tracer import Step
 from secateur.plan.format import fields_from_data, to_data
 
 _SHOWN_DIFFERENCES = 3
@@ -38,7 +39,9 @@ class PruningPlan:
         tied: other names of tied parameters and buffers, to the first.
         scale: (parameter name, axis) to a factor for every index that stays, where there are factors other than one:
             what makes queries and keys that are divided by the root of their own width is scaled to make up for it.
+        whole: places in the code, by module path and line, where an axis is split into blocks that leave whole.
         entry_point: the code that was traced; None for a plan that was read from JSON.
+        steps: the operators that it ran; none for a plan that was read from JSON.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -50,7 +53,9 @@ class PruningPlan:
     attributes: Mapping[str, int] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     scale: Mapping[tuple[str, int], FloatArray] = field(default_factory=dict)
+    whole: tuple[str, ...] = ()
     entry_point: EntryPoint | None = field(default=None, repr=False)
+    steps: tuple[Step, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for array in (*self.kept.values(), *self.groups.values(), *self.scale.values()):

@@ -96,6 +96,7 @@ def traced_channels(
         TraceError: the run fails.
     """
     tracer = Tracer(dense.model, components)
+    tracer.whole_at = frozenset(() if plan is None else plan.whole).__contains__
 
     def look(tensor: Tensor) -> tuple[int, Factors]:
         return int(tensor.dim()), tracer.labels_of(tensor)

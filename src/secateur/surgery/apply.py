@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from secateur.errors import PlanError
+from secateur.graph.attributes import kept_activations
 from secateur.graph.collector import collector_paused
 from secateur.plan import PruningPlan, named_tensors
 from secateur.surgery.attributes import check_attributes, update_attributes
+from secateur.surgery.computed_weights import compute_again, computed_weights
 from secateur.surgery.optimizer import carried_states, carry_over, optimizers_in
 from secateur.surgery.parameters import Replacement, made_like, put_in_place, replacements
 
@@ -59,6 +61,7 @@ def apply(
             small, memo = _copy_with(model, replaced, given)
             successors = {id(r.dense): memo[id(r.dense)] for r in replaced}
             held = [(memo[id(o)], states) for o, states in held]
+        compute_again(small)
         update_attributes(small, plan.attributes, [n for n in named_tensors(small) if plan.shrunk_axes(n)])
     for shrunk, states in (*carried, *held):
         carry_over(shrunk, states, successors)
@@ -73,7 +76,10 @@ def _copy_with(
     Optimisers that move to the copy are themselves in it where the model refers to them.
     """
     # A deep copy takes what its memo holds instead of copying: so no dense tensor is copied, and ties stay.
-    memo: dict[int, Any] = {id(optimizer): optimizer for optimizer in moved}
+    memo: dict[int, Any] = {id(optimizer): optimizer for optimizer in moved} | computed_weights(model)
+    for tensor in kept_activations(model):
+        # Torch copies no tensor that has a gradient's history; what a run has left behind goes along without it.
+        memo[id(tensor)] = tensor.detach().clone()
     try:
         for replacement in replaced:
             memo[id(replacement.dense)] = made_like(replacement, memo)

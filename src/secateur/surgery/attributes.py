@@ -119,6 +119,9 @@ def _with(holder: Any, steps: Sequence[_Step], value: int) -> Any:
         items = list(holder)
         items[first] = inner
         return type(holder)(*items) if hasattr(holder, "_fields") else type(holder)(items)
+    if isinstance(holder, nn.Module):
+        setattr(holder, str(first), inner)  # a module kept in a plain list
+        return holder
     made = copy.copy(holder)
     if isinstance(first, str):
         # Not through the class: settings are often frozen, or check what they are given.

@@ -76,6 +76,14 @@ def test_sequences_are_those_sampled_in_that_state() -> None:
         assert float(differences.min()) == 0
 
 
+def test_every_row_knows_its_episode() -> None:
+    for visits in (recorded(seeds=(4, 9, 2)), recorded(seeds=(4, 9, 2), rows=7)):
+        assert visits.seeds is not None
+        assert visits.seeds.tolist() == [seed for seed, _ in states(visits)]
+    left, held_out = recorded(seeds=(4, 9, 2)).split(0.3)
+    assert not {seed for seed, _ in states(left)} & {seed for seed, _ in states(held_out)}
+
+
 def test_no_more_rows_than_asked() -> None:
     fewer = recorded(rows=7)
     assert fewer.rows == 7

@@ -20,7 +20,7 @@ PRODUCTS = [
     Case("addmm", lambda x, w, b: F.linear(x, w, b), [(2, 3), (4, 3), (4,)], "linear"),
     Case("addmm", torch.addmm, [(2, 4), (2, 3), (3, 4)]),
     Case("addmm", torch.addmm, [(2, 1), (2, 3), (3, 4)], "broadcast"),
-    Case("_addmm_activation", lambda b, x, w: aten._addmm_activation(b, x, w), [(4,), (2, 3), (3, 4)]),
+    Case("_addmm_activation", lambda b, x, w: aten._addmm_activation(b, x, w), [(4,), (2, 3), (3, 4)], macs=24),
     Case("addbmm", torch.addbmm, [(3, 5), (2, 3, 4), (2, 4, 5)], macs=120),
     Case("baddbmm", torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)]),
     Case("baddbmm", torch.baddbmm, [(5,), (2, 3, 4), (2, 4, 5)], "broadcast"),

@@ -62,6 +62,7 @@ INSIDE_TORCH = [
     ),
     Case("arange", lambda x: x + torch.arange(x.shape[1]), [X], pinned={(0, 1): ALL}, resizable=True),
     Case("linspace", lambda x: x + torch.linspace(0, 1, x.shape[1]), [X], pinned={(0, 1): ALL}, resizable=True),
+    Case("logspace", lambda x: x + torch.logspace(0, 1, x.shape[1]), [X], pinned={(0, 1): ALL}, resizable=True),
     Case("eye", lambda x: x + torch.eye(*x.shape), [X], pinned=BOTH, resizable=True),
 ]
 

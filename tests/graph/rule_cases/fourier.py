@@ -14,6 +14,5 @@ CASES = [
     Case("_fft_r2c", lambda x: torch.fft.rfft(x.view(len(x), 2, -1), dim=1), [(2, 6)], "rows"),
     Case("_fft_c2c", lambda x: torch.fft.ifft(x, dim=0), [COMPLEX], pinned={(0, 0): ALL}),
     Case("_fft_c2c", torch.fft.fft2, [COMPLEX], "both dimensions", pinned=BOTH),
-    Case("_fft_c2c", lambda x: torch.fft.fft(x, dim=0), [X], "of real numbers", pinned={(0, 0): ALL}),
     Case("_fft_c2r", lambda x: torch.fft.irfft(x, n=6, dim=0), [COMPLEX], pinned={(0, 0): ALL}),
 ]

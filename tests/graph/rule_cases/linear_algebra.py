@@ -13,6 +13,7 @@ from tests.graph.rule_cases.inputs import X, aten, normal
 BATCH = (2, 3, 3)
 MATRIX = {(0, 1): ALL, (0, 2): ALL}
 EVERYTHING = {(i, a): ALL for i in (0, 1) for a in (0, 1, 2)}
+TRIPLE = {(i, a): ALL for i, rank in enumerate((3, 2, 3)) for a in range(rank)}
 DEFINITE = normal(*BATCH) @ normal(*BATCH).mT + torch.eye(3)
 LOWER = normal(*BATCH).tril() + 3 * torch.eye(3)
 
@@ -28,8 +29,10 @@ WHOLE = [
     Case("linalg_inv_ex", torch.linalg.inv, [DEFINITE], pinned=MATRIX),
     Case("linalg_pinv", torch.linalg.pinv, [(2, 4, 3)], pinned=MATRIX),
     Case("cholesky_inverse", torch.cholesky_inverse, [LOWER], pinned=MATRIX),
-    Case("linalg_cholesky_ex", torch.linalg.cholesky, [DEFINITE], pinned=MATRIX),
-    Case("cholesky", aten.cholesky, [DEFINITE], pinned=MATRIX),
+    *(
+        Case(name, lambda x, f=f: f(x @ x.mT + torch.eye(3)), [BATCH], pinned={(0, 1): ALL})
+        for name, f in (("linalg_cholesky_ex", torch.linalg.cholesky), ("cholesky", aten.cholesky))
+    ),
     Case("linalg_lu", torch.linalg.lu, [DEFINITE], pinned=MATRIX),
     Case("linalg_lu_factor_ex", lambda x: torch.linalg.lu_factor(x)[0], [DEFINITE], pinned=MATRIX),
     Case(
@@ -54,20 +57,13 @@ WHOLE = [
         [(2, 4, 3), (2, 3)],
         pinned=MATRIX | {(0, 0): ALL, (1, 0): ALL, (1, 1): ALL},
     ),
-    Case("ormqr", torch.ormqr, [(2, 4, 3), (2, 3), (2, 4, 5)], pinned=EVERYTHING | {(2, a): ALL for a in (0, 1, 2)}),
+    Case("ormqr", torch.ormqr, [(2, 4, 3), (2, 3), (2, 4, 5)], pinned=TRIPLE),
     Case("linalg_eig", lambda x: torch.linalg.eig(x)[0].abs(), [DEFINITE], pinned=MATRIX),
-    Case("_linalg_eigvals", lambda x: torch.linalg.eigvals(x).abs(), [DEFINITE], pinned=MATRIX),
+    Case("_linalg_eigvals", lambda x: aten._linalg_eigvals(x).abs(), [DEFINITE], pinned=MATRIX),
     Case("_linalg_eigh", lambda x: torch.linalg.eigh(x)[0], [DEFINITE], pinned=MATRIX),
     Case("_linalg_svd", lambda x: torch.linalg.svd(x)[1], [(2, 4, 3)], pinned=MATRIX),
     Case("linalg_lstsq", lambda a, b: torch.linalg.lstsq(a, b)[0], [(2, 4, 3), (2, 4, 2)], pinned=EVERYTHING),
     Case("linalg_matrix_exp", torch.linalg.matrix_exp, [BATCH], pinned=MATRIX),
-    Case(
-        "_linalg_det",
-        lambda x: torch.linalg.det(x.view(len(x), 2, 3, 3)),
-        [(2, 2, 9)],
-        "no batch that leaves",
-        pinned={(0, 2): ALL},
-    ),
 ]
 
 RIGHT = MATRIX | {(1, 1): ALL}
@@ -123,7 +119,7 @@ SOLVERS = [
 OTHERS = [
     Case("linalg_cross", torch.linalg.cross, [(4, 3), (4, 3)], pinned={(0, 1): ALL, (1, 1): ALL}),
     Case("dist", torch.dist, [X, X]),
-    Case("dist", lambda x, y: torch.dist(x, y, 1), [X, (4,)], "broadcast"),
+    Case("dist", lambda x, y: torch.dist(x, y, 1), [X, (4,)], "broadcast", mixed=[(0, 0)]),
     Case("dist", lambda x, y: torch.dist(x, y, -1), [X, X], "negative", mixed=[(0, 0), (0, 1), (1, 0), (1, 1)]),
     Case("_pdist_forward", lambda x: torch.pdist(x, 1), [X], pinned={(0, 0): ALL}),
 ]
@@ -139,18 +135,18 @@ PRODUCTS = [
     ),
     Case(
         "_grouped_mm",
-        lambda x, w: torch._grouped_mm(x, w, offs=OFFSETS),
-        [normal(5, 4).float(), normal(3, 4, 8).float()],
+        lambda x, w: torch._grouped_mm(x, w.mT, offs=OFFSETS),
+        [normal(5, 8).float(), normal(3, 6, 8).float()],
         pinned={(0, 0): ALL, (1, 0): ALL},
-        macs=5 * 4 * 8,
+        macs=5 * 8 * 6,
     ),
     Case(
         "_grouped_mm",
-        lambda x, w, i: torch._grouped_mm(x, w, offs=i),
-        [normal(5, 4).float(), normal(3, 4, 8).float(), OFFSETS],
-        "labelled counts",
-        pinned={(0, 0): ALL, (1, 0): ALL, (2, 0): ALL},
-        macs=5 * 4 * 8,
+        lambda x, w, i: torch._grouped_mm(x.T, w, offs=i),
+        [normal(4, 8).float(), normal(3, 4, 8).float(), torch.tensor([2, 4, 8], dtype=torch.int32)],
+        "labelled counts, other memory formats",
+        pinned={(0, 1): ALL, (1, 0): ALL, (2, 0): ALL},
+        macs=8 * 4 * 8,
     ),
     Case(
         "_grouped_mm",

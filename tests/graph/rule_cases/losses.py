@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from tests.graph.oracle import ALL, Axis, Case
-from tests.graph.rule_cases.inputs import X, integers, unit
+from tests.graph.oracle import ALL, Case
+from tests.graph.rule_cases.inputs import X, aten, integers, unit
 
-ELEMENTWISE: dict[str, tuple[Callable[..., Any], list[Any]]] = {
-    "mse_loss": (F.mse_loss, [X, X]),
-    "smooth_l1_loss": (F.smooth_l1_loss, [X, X]),
-    "huber_loss": (F.huber_loss, [X, X]),
-    "soft_margin_loss": (F.soft_margin_loss, [X, X]),
-    "binary_cross_entropy": (F.binary_cross_entropy, [unit(*X), unit(*X)]),
-    "binary_cross_entropy_with_logits": (F.binary_cross_entropy_with_logits, [X, unit(*X), (4,)]),
+ELEMENTWISE: dict[str, list[Any]] = {
+    "mse_loss": [X, X],
+    "smooth_l1_loss": [X, X],
+    "huber_loss": [X, X],
+    "soft_margin_loss": [X, X],
+    "binary_cross_entropy": [unit(*X), unit(*X)],
+    "binary_cross_entropy_with_logits": [X, unit(*X), (4,)],
 }
-ALL_AXES: list[Axis] = [(i, a) for i in (0, 1) for a in (0, 1)]
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 
 def _elementwise(name: str, reduction: str) -> Case:
-    loss, inputs = ELEMENTWISE[name]
-    mixed = [] if reduction == "none" else [*ALL_AXES, *([(2, 0)] if len(inputs) > 2 else [])]
-    return Case(name, partial(loss, reduction=reduction), inputs, reduction, mixed=mixed)
+    inputs = ELEMENTWISE[name]
+    mixed = [] if reduction == "none" else [(0, 0), (0, 1), (1, 0), (1, 1), *([(2, 0)] if len(inputs) > 2 else [])]
+    return Case(name, partial(getattr(aten, name), reduction=REDUCTIONS[reduction]), inputs, reduction, mixed=mixed)
 
 
 TARGET = integers(2, high=3)
@@ -55,7 +54,7 @@ CASES = [
         [SCORES],
         "cross entropy",
         pinned={(0, 0): ALL, (0, 1): ALL},
-        mixed=[(0, 1)],
+        mixed=[(0, 0), (0, 1)],
     ),
     Case(
         "nll_loss2d_forward",
@@ -77,7 +76,9 @@ CASES = [
     ),
     Case(
         "_ctc_loss",
-        lambda x: F.ctc_loss(x.log_softmax(2), torch.tensor([[1, 2], [2, 1]]), (4, 4), (2, 2)),
+        lambda x: F.ctc_loss(
+            x.log_softmax(2), torch.tensor([[1, 2], [2, 1]]), torch.tensor([4, 4]), torch.tensor([2, 2])
+        ),
         [(4, 2, 3)],
         pinned={(0, 0): ALL, (0, 1): ALL, (0, 2): ALL},
         mixed=[(0, 2)],

@@ -60,7 +60,14 @@ def tdmpc(
     evaluations: Annotated[int, typer.Option(min=40, help="Candidates that a search may measure.")] = 80,
     finalists: Annotated[int, typer.Option(min=1, help="Of a search, that are compared by their return.")] = 3,
     skip: Annotated[list[Part] | None, typer.Option(help="Leave a part out. May be repeated.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs made at once, each in a process of its own.")] = 1,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Runs made at once, each in a process of its own. More than there are idle cores make fewer steps of "
+            "distillation, which goes by the clock.",
+        ),
+    ] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Torch's threads, of each process.")] = 1,
     json_path: Json = None,
 ) -> None:

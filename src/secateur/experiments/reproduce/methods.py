@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -93,6 +93,10 @@ class Method(Protocol):
         """What tables and figures call it."""
         ...
 
+    def settings(self, task: Task) -> tuple[Any, ...]:
+        """What its results depend on besides what was asked: with others, its runs are other runs."""
+        ...
+
     def run(self, task: Task) -> Pruned:
         """Prune."""
         ...
@@ -113,6 +117,10 @@ class Searched:
     strategy: Callable[[Task], Strategy]
     ranking: Callable[[Task], Criterion]
     refitted_ranking: Callable[[Task], Criterion]
+
+    def settings(self, task: Task) -> tuple[Any, ...]:
+        """The strategy's, and how channels are ranked."""
+        return self.strategy(task), self.ranking(task), self.refitted_ranking(task)
 
     def run(self, task: Task) -> Pruned:
         """Trace, score, search, cut, prove and repair, in one call."""
@@ -160,6 +168,10 @@ class TorchPruned:
 
     label: str
     zero: Callable[[nn.Module, float], None]
+
+    def settings(self, task: Task) -> tuple[Any, ...]:
+        """How rows are zeroed."""
+        return (self.zero,)
 
     def run(self, task: Task) -> Pruned:
         """Zero rows, and with refit remove them."""

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import secateur
 from secateur.allocation import Progress
 from secateur.experiments.images import Images
 from secateur.experiments.reproduce.checkpoints import trained
-from secateur.experiments.reproduce.methods import FINE_TUNED, FINISHES, SMALLEST
+from secateur.experiments.reproduce.keys import Run, key_of
+from secateur.experiments.reproduce.methods import FINISHES, SMALLEST
 from secateur.experiments.reproduce.records import Record
 from secateur.experiments.reproduce.runs import Dense, drawn, run
 from secateur.experiments.reproduce.settings import Settings, Split
@@ -23,21 +23,6 @@ _RESOLUTION = 0.01
 
 _SMALLEST, _LARGEST = 0.5, 0.95
 """Between these sparsities it is looked for."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of one method.
-
-    Attributes:
-        method: its name.
-        refit: whether to refit.
-        target: the sparsity; None for the smallest model.
-    """
-
-    method: str
-    refit: bool
-    target: float | None
 
 
 @dataclass(frozen=True)
@@ -193,24 +178,8 @@ class _Experiment:
 
         size = "smallest" if asked.target is None else f"{asked.target:g}"
         arm = "refit" if asked.refit else "plain"
-        return self._cache.get(f"seed-{seed}-{size}-{asked.method}-{arm}", self._key(seed, asked), attempt)
-
-    def _key(self, seed: int, asked: Run) -> dict[str, Any]:
-        """All that a run's result depends on."""
-        settings = self.settings
-        return {
-            **asdict(asked),
-            "seed": seed,
-            "method": asked.method,
-            "images": self.split.images.name,
-            "linear_latent": settings.linear_latent,
-            "epochs": settings.epochs,
-            "fine_tune": settings.fine_tune if asked.refit and asked.method in FINE_TUNED else 0,
-            "evaluations": settings.evaluations,
-            "refit_steps": settings.refit_steps if asked.refit else None,
-            "drop": settings.drop if asked.target is None else None,
-            "secateur": secateur.__version__,
-        }
+        key = key_of(asked, seed, self.split.images.name, self.settings)
+        return self._cache.get(f"seed-{seed}-{size}-{asked.method}-{arm}", key, attempt)
 
     def smallest(self, seed: int) -> Iterator[Finished]:
         """The smallest finished models that keep the PSNR over the held-out images."""

@@ -15,10 +15,11 @@ SPARSITIES = (0.2, 0.5, 0.7, 0.85)
 DRAWN = 10
 """Test images whose reconstructions are drawn."""
 
-_ROWS = {"mnist": (20_000, 6_000, 4_000), "digits": (900, 600, 400)}
+ROWS = {"mnist": (20_000, 6_000, 4_000), "digits": (900, 600, 400)}
 """By data set: training images for the refit, those of them for scores and candidates, and others for the objective."""
 
-_BATCH = 500
+ROWS_IN_BATCH = 500
+"""Of the training images, wherever they are given in batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,8 @@ class Split:
     @classmethod
     def of(cls, images: Images) -> Split:
         """Divide the training images."""
-        calibration, searched, held_out = _ROWS[images.name]
-        refit, search = (list(images.train[:rows].split(_BATCH)) for rows in (calibration, searched))
+        calibration, searched, held_out = ROWS[images.name]
+        refit, search = (list(images.train[:rows].split(ROWS_IN_BATCH)) for rows in (calibration, searched))
         return cls(images, refit, search, images.train[-held_out:])
 
     @property

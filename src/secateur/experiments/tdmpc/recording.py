@@ -68,7 +68,7 @@ def record_visits(
     sampled = config.samples + config.policy_samples
     if sequences > sampled:
         raise CalibrationError(f"{sequences} sequences can't be drawn from the {sampled} that the planner samples")
-    drawn = _Draws(sequences, torch.Generator().manual_seed(seed))
+    drawn = _Draws(seeds, sequences, torch.Generator().manual_seed(seed))
     stds = list(islice(cycle(noise), len(seeds)))
     run_episodes(model, config, seeds, noise=stds, on_step=on_step, on_sequences=drawn.add, make=make)
     return drawn.visits(config.task, rows)
@@ -77,9 +77,9 @@ def record_visits(
 class _Draws:
     """Some of the sequences that a planner samples, of every iteration."""
 
-    def __init__(self, sequences: int, generator: torch.Generator) -> None:
-        self._sequences, self._generator = sequences, generator
-        self._observations, self._actions = list[Tensor](), list[Tensor]()
+    def __init__(self, seeds: Sequence[int], sequences: int, generator: torch.Generator) -> None:
+        self._seeds, self._sequences, self._generator = torch.tensor(seeds), sequences, generator
+        self._observations, self._actions, self._episodes = list[Tensor](), list[Tensor](), list[Tensor]()
 
     def add(self, observations: Tensor, actions: Tensor) -> None:
         """Draw from those of one iteration: observations (E, n), actions (H, E, S, m)."""
@@ -89,9 +89,14 @@ class _Draws:
         episode = torch.arange(episodes)[:, None].expand_as(chosen).reshape(-1)
         self._observations.append(observations[episode].clone())
         self._actions.append(actions[:, episode, chosen.reshape(-1)].clone())
+        self._episodes.append(episode)
 
     def visits(self, task: str, rows: int) -> Visits:
         """At most so many of all that was drawn, in random order."""
-        observations, actions = torch.cat(self._observations), torch.cat(self._actions, dim=1)
-        chosen = torch.randperm(len(observations), generator=self._generator)[:rows]
-        return Visits(task=task, observations=observations[chosen], actions=actions[:, chosen])
+        visits = Visits(
+            task=task,
+            observations=torch.cat(self._observations),
+            actions=torch.cat(self._actions, dim=1),
+            seeds=self._seeds[torch.cat(self._episodes)],
+        )
+        return visits.take(torch.randperm(visits.rows, generator=self._generator)[:rows])

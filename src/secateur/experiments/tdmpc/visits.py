@@ -30,6 +30,8 @@ class Visits:
         task: the task on which they were recorded.
         observations: shape (B, observations).
         actions: shape (H, B, actions), in [-1, 1].
+        seeds: of the episode that each row was visited in, whole numbers of shape (B,); None if that isn't known, and
+            every row stands for itself.
 
     Raises:
         CalibrationError: the shapes don't fit each other, there are no rows, or a number isn't finite.
@@ -38,6 +40,7 @@ class Visits:
     task: str
     observations: Tensor
     actions: Tensor
+    seeds: Tensor | None = None
 
     def __post_init__(self) -> None:
         shapes = tuple(self.observations.shape), tuple(self.actions.shape)
@@ -51,6 +54,8 @@ class Visits:
         for name in ("observations", "actions"):
             if not bool(getattr(self, name).isfinite().all()):
                 raise CalibrationError(f"the {name} visited on task {self.task!r} are not all finite; record them anew")
+        if self.seeds is not None and (self.seeds.dtype != torch.int64 or self.seeds.shape != (self.rows,)):
+            raise CalibrationError(f"the seeds of visits must be whole numbers, one for each of {self.rows} rows")
 
     @property
     def rows(self) -> int:
@@ -90,26 +95,36 @@ class Visits:
 
     def take(self, rows: Tensor) -> Visits:
         """Some of the rows, by their indices, shape (count,)."""
-        return Visits(task=self.task, observations=self.observations[rows], actions=self.actions[:, rows])
+        seeds = None if self.seeds is None else self.seeds[rows]
+        return Visits(task=self.task, observations=self.observations[rows], actions=self.actions[:, rows], seeds=seeds)
 
     def head(self, rows: int) -> Visits:
         """The first rows, or all if there are fewer."""
         return self.take(torch.arange(min(rows, self.rows)))
 
     def split(self, held_out: float) -> tuple[Visits, Visits]:
-        """What is left, and the fraction ``held_out`` of the rows, taken from the end.
+        """What is left, and about the fraction ``held_out``, each in the order it was in.
+
+        Rows of one episode resemble each other, so that what was fitted to some of them also does well on the others.
+        So whole episodes are held out, at least one, the same ones every time. Where the rows don't know their
+        episodes, those at the end are held out.
 
         Raises:
-            CalibrationError: the fraction leaves no row on one of the sides.
+            CalibrationError: the fraction leaves no row on one of the sides, or there is only one episode.
         """
-        count = round(held_out * self.rows)
+        count = round(held_out * self.rows) if 0 < held_out < 1 else 0
         if not 0 < count < self.rows:
             raise CalibrationError(f"a fraction of {held_out!r} of {self.rows} visits leaves none on one side")
-        rows = torch.arange(self.rows)
-        return self.take(rows[:-count]), self.take(rows[-count:])
+        if self.seeds is None:
+            apart = torch.arange(self.rows) >= self.rows - count
+        else:
+            apart = torch.isin(self.seeds, _some(self.seeds.unique(), held_out))
+        return self.take(apart.logical_not().nonzero()[:, 0]), self.take(apart.nonzero()[:, 0])
 
     def joined(self, other: Visits, *, seed: int = 0) -> Visits:
         """Both, shuffled: such as the dense planner's visits and those of a smaller one.
+
+        Episodes of one seed are one episode from then on: they start alike, whoever acts.
 
         Raises:
             CalibrationError: they were recorded on other tasks, or with other horizons.
@@ -122,6 +137,7 @@ class Visits:
             task=self.task,
             observations=torch.cat([self.observations, other.observations]),
             actions=torch.cat([self.actions, other.actions], dim=1),
+            seeds=None if self.seeds is None or other.seeds is None else torch.cat([self.seeds, other.seeds]),
         )
         return both.take(torch.randperm(both.rows, generator=torch.Generator().manual_seed(seed)))
 
@@ -144,6 +160,8 @@ class Visits:
             StorageError: it can't be written.
         """
         tensors = {"observations": self.observations.contiguous(), "actions": self.actions.contiguous()}
+        if self.seeds is not None:
+            tensors["seeds"] = self.seeds.contiguous()
         write_whole(path, save(tensors, metadata={"format": _FORMAT, "task": self.task}))
 
     @classmethod
@@ -159,6 +177,22 @@ class Visits:
                 tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise StorageError(f"visits can't be read from {path}: {error}") from error
-        if metadata.get("format") != _FORMAT or set(tensors) != {"observations", "actions"}:
+        needed = {"observations", "actions"}  # an earlier version didn't keep the seeds
+        if metadata.get("format") != _FORMAT or not needed <= set(tensors) <= {*needed, "seeds"}:
             raise StorageError(f"{path} holds no visits; Visits.save writes them")
         return cls(task=metadata["task"], **tensors)
+
+
+def _some(seeds: Tensor, fraction: float) -> Tensor:
+    """About this fraction of the seeds, neither none nor all, drawn in the same way every time.
+
+    Raises:
+        CalibrationError: there is only one.
+    """
+    if len(seeds) < 2:
+        raise CalibrationError(
+            f"all visits are of one episode, seed {int(seeds[0])}, so that none can be held out of what is fitted: "
+            "record_visits with more seeds"
+        )
+    count = min(max(1, round(fraction * len(seeds))), len(seeds) - 1)
+    return seeds[torch.randperm(len(seeds), generator=torch.Generator().manual_seed(0))[:count]]

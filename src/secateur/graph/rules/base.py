@@ -172,7 +172,7 @@ class OpCall:
             extents = [1] * len(letters)
             for size, p in zip(term.shape, place, strict=True):
                 extents[p] = size
-                sizes[p] = max(sizes[p], size)
+                sizes[p] = sizes[p] if size == 1 else size
             operands.append(Operand(tuple(f.moved(place) for f in term.factors), tuple(extents)))
         factors = algebra.align(self.facts, operands, self.site)
         gone = {joint[letter] for letter in letters if letter not in out}

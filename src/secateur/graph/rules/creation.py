@@ -22,7 +22,7 @@ def from_sizes(call: OpCall) -> Sequence[Factors]:
     return [tuple(Factor((d,), call.facts.fresh(n)) for d, n in enumerate(out.shape) if n > 1) for out in call.outputs]
 
 
-@rule("arange", "eye", "linspace")
+@rule("arange", "eye", "linspace", "logspace")
 def from_numbers(call: OpCall) -> Sequence[Factors]:
     """A tensor whose values are positions: those of one size mean nothing at another."""
     return [() for _ in call.outputs]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from secateur.graph import algebra
 from secateur.graph.algebra import Operand
 from secateur.graph.labels import Factors
@@ -78,16 +80,15 @@ def cross(call: OpCall) -> Sequence[Factors]:
 
 @rule("dist")
 def dist(call: OpCall) -> Sequence[Factors]:
-    """The norm of a difference: indices that are zero in both add nothing."""
+    """The norm of a difference: indices that are zero in both add nothing, those that only one has do."""
     tensors = [call["self"], call["other"]]
     rank = max(t.dim() for t in tensors)
-    labels = call.aligned(tensors, rank)
-    if call["p"] < 0:
-        call.mix(labels, f"norm of order {call['p']} over channels")
-        return [()]
-    for tensor in tensors:
-        to = {d + rank - tensor.dim(): d for d in range(tensor.dim()) if tensor.shape[d] > 1}
-        call.masked.extend(Masked(tensor, f.moved(to)) for f in labels if set(f.dims) <= set(to))
+    for factor in call.aligned(tensors, rank):
+        back = [{d + rank - t.dim(): d for d in range(t.dim()) if t.shape[d] > 1} for t in tensors]
+        if call["p"] < 0 or not all(set(factor.dims) <= set(to) for to in back):
+            call.mix((factor,), f"norm of order {call['p']} over channels")
+        else:
+            call.masked.extend(Masked(t, factor.moved(to)) for t, to in zip(tensors, back, strict=True))
     return [()]
 
 
@@ -126,6 +127,22 @@ def grouped_mm(call: OpCall) -> Sequence[Factors]:
         call.fix_all(call.tensors(), "a product of matrices in other layouts than (rows, k), (experts, k, n)")
         return [()]
     call.fix_all(others, "counts of rows for each expert")
+    counted = call.fix_dims(call.labels_of(rows), [0], "rows counted for each expert")
     passed = call.fix_dims(call.labels_of(experts), [0], "an expert, chosen by its number")
+    if call.name == "aten._grouped_mm":
+        _keep_aligned(call, rows, counted)
+        _keep_aligned(call, experts, passed)
     weight = Term(tuple(f.moved({1: 0, 2: 1}) for f in passed), tuple(experts.shape[1:]), experts)
-    return [call.contract("sk,kn->sn", call.term(rows), weight)]
+    return [call.contract("sk,kn->sn", Term(counted, tuple(rows.shape), rows), weight)]
+
+
+_ALIGNMENT = 16
+"""Bytes: the kernel takes only matrices whose rows begin at multiples of it."""
+
+
+def _keep_aligned(call: OpCall, tensor: torch.Tensor, factors: Factors) -> None:
+    """The dimension that lies consecutively in memory keeps a multiple of some number: as many of each share of it."""
+    shares = _ALIGNMENT // tensor.element_size()
+    for factor in factors:
+        if tensor.stride(factor.free) == 1:
+            call.facts.balance(factor.labels.reshape(shares, -1), f"rows of a multiple of 16 bytes ({call.site})")

@@ -36,8 +36,8 @@ xlogy
 
 GRADIENTS = names("""
 _prelu_kernel_backward elu_backward gelu_backward hardshrink_backward hardsigmoid_backward hardswish_backward
-hardtanh_backward leaky_relu_backward logit_backward mish_backward native_dropout_backward rrelu_with_noise_backward
-sigmoid_backward silu_backward softplus_backward softshrink_backward tanh_backward threshold_backward
+hardtanh_backward leaky_relu_backward logit_backward native_dropout_backward rrelu_with_noise_backward
+sigmoid_backward softplus_backward softshrink_backward tanh_backward threshold_backward
 """)
 """Of activations, for models that take gradients inside ``forward``: forces of an energy, penalties."""
 

@@ -31,7 +31,7 @@ def per_channel(call: OpCall) -> Sequence[Factors]:
 
 @rule("_fused_moving_avg_obs_fq_helper")
 def observed(call: OpCall) -> Sequence[Factors]:
-    """Rounded by scales made here from the smallest and the largest value, of everything or of each index of an axis."""
+    """Rounded by scales from the smallest and the largest value, of everything or of each index of one dimension."""
     labels = call.factors("self")
     if not call["per_row_fake_quant"]:
         call.mix(labels, "a scale from the smallest and the largest value")

@@ -10,7 +10,7 @@ from secateur.experiments.tdmpc.reproduction.analysis import AnalysisRecord, Pha
 from secateur.experiments.tdmpc.reproduction.grouping import Grouping
 from secateur.experiments.tdmpc.reproduction.methods import METHODS
 from secateur.experiments.tdmpc.reproduction.planning import ONE, PLANNED, Cost, PlanningRecord, TimedModel
-from secateur.experiments.tdmpc.reproduction.records import Measured, Record
+from secateur.experiments.tdmpc.reproduction.records import DistillationCost, Measured, Record
 from secateur.experiments.tdmpc.reproduction.reproduction import Reproduction
 from secateur.experiments.tdmpc.reproduction.runs import PARTS
 from secateur.experiments.tdmpc.reproduction.settings import MASKED, SPARSITIES, Settings
@@ -64,6 +64,7 @@ def record(rng: np.random.Generator, method: str, target: float, *, refit: bool,
         peak=200_000_000,
         measured=measured(rng, quality(position, target, 0.05)),
         distilled=distilled,
+        distillation=None if distilled is None else DistillationCost(30.2, 1200 + 10 * rank, rank != 3),
     )
 
 
@@ -120,6 +121,7 @@ def made_up(
         dense=measured(rng, 1.0),
         records=tuple(records),
         unreachable=(),
+        unseen_episodes=True,
         parts=tuple(parts),
         masked=tuple(record(rng, "ln-structured", level, refit=False, rank=0) for level in MASKED),
         groupings=(

@@ -36,6 +36,26 @@ def test_records_come_back_from_json_as_they_were() -> None:
     assert AnalysisRecord.from_data(json.loads(json.dumps(asdict(analysis)))) == analysis
 
 
+def test_records_from_before_steps_were_counted_can_be_read() -> None:
+    record, _ = FOUND.of("uniform", 0.5, DISTILLED) or pytest.fail("there is no such run")
+    data = json.loads(json.dumps(asdict(record)))
+    del data["distillation"]
+    assert Record.from_data(data) == replace(record, distillation=None)
+    found = Reproduction(**{**FOUND.__dict__, "records": (replace(record, distillation=None),)})
+    table = next(table for table in all_tables(found) if table.title == "steps of distillation")
+    assert list(cells(table, METHODS["uniform"].label)) == ["not recorded", ""]
+
+
+def test_the_steps_of_distillation_stand_beside_the_seconds() -> None:
+    table = next(table for table in all_tables(FOUND) if table.title == "steps of distillation")
+    assert [row[0] for row in table.rows] == [m.label for m in METHODS.values() if m.is_distilled]
+    assert list(cells(table, METHODS["uniform"].label)) == ["1,230 in 30.2 s, no gain"] * 2
+    assert list(cells(table, METHODS["uniform-latent"].label)) == ["1,240 in 30.2 s"] * 2
+    assert "by the clock" in table.note
+    assert "1,230 to 1,290 steps were made in that time" in return_table(FOUND, DISTILLED).note
+    assert "steps were made" not in return_table(FOUND, REFIT).note
+
+
 def test_the_return_table_has_every_method_of_an_arm() -> None:
     labels = {name: method.label for name, method in METHODS.items()}
     for arm in ARMS:
@@ -60,6 +80,15 @@ def test_the_threshold_is_half_the_dense_mean() -> None:
 def test_it_says_whether_planning_matters(policy: float, words: str) -> None:
     dense = replace(FOUND.dense, policy=tuple(policy + i for i in range(10)))
     assert words in policy_table(Reproduction(**{**FOUND.__dict__, "dense": dense}), REFIT).note
+
+
+@pytest.mark.parametrize(
+    ("known", "words"), [(True, "of an episode that pruning didn't see"), (False, "of the same episodes")]
+)
+def test_it_says_what_errors_are_measured_on(known: bool, words: str) -> None:
+    found = Reproduction(**{**FOUND.__dict__, "unseen_episodes": known})
+    (table,) = [table for table in all_tables(found) if table.title == "error of predictions, with refit"]
+    assert words in table.note
 
 
 def test_a_peer_that_is_not_installed_is_named() -> None:

@@ -12,8 +12,10 @@ import torch
 
 import secateur
 from secateur.errors import StorageError
+from secateur.experiments.tdmpc.recording import CALIBRATION_SEEDS
 from secateur.experiments.tdmpc.reproduction import experiment, reproduction, runs
 from secateur.experiments.tdmpc.reproduction.grouping import groupings
+from secateur.experiments.tdmpc.reproduction.keys import Keys
 from secateur.experiments.tdmpc.reproduction.methods import METHODS, Job
 from secateur.experiments.tdmpc.reproduction.planning import ONE, PLANNED
 from secateur.experiments.tdmpc.reproduction.recordings import Setting, digest
@@ -22,7 +24,9 @@ from secateur.experiments.tdmpc.reproduction.reproduction import Reproduction, r
 from secateur.experiments.tdmpc.reproduction.runs import LATENT, PARTS, part_groups
 from secateur.experiments.tdmpc.reproduction.settings import Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
+from secateur.experiments.tdmpc.reproduction.tables import error_table
 from tests.experiments.tdmpc.reproduction.stub import CONFIG, STEPS, drift, stub_agent
+from tests.experiments.tdmpc.small_agent import small_told
 
 SETTINGS = Settings(
     sparsities=(0.5,),
@@ -34,8 +38,6 @@ SETTINGS = Settings(
     distill=0.01,
     repeats=2,
 )
-
-pytestmark = pytest.mark.filterwarnings("ignore:distillation has not lowered:secateur.errors.SecateurWarning")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,10 @@ def test_every_method_meets_the_sparsity_in_every_arm(found: Reproduction) -> No
         assert record.sparsity == pytest.approx(0.5, abs=0.03)
         assert len(record.measured.returns) == len(record.measured.policy) == 3
         assert (record.distilled is not None) == (record.refit and record.method == "uniform")
+        assert (record.distillation is None) == (record.distilled is None)
+        if record.distillation is not None:
+            assert record.distillation.steps >= 1
+            assert record.distillation.seconds > 0
     assert found.of("uniform", 0.5, DISTILLED) is not None
     assert found.of("ln-structured", 0.5, DISTILLED) is None
 
@@ -164,6 +170,35 @@ def test_nothing_is_run_twice(found: Reproduction, out: Path, monkeypatch: pytes
     assert json.dumps(again.as_data()) == json.dumps(found.as_data())
 
 
+def test_errors_are_measured_on_episodes_that_pruning_never_sees(found: Reproduction, subject: Subject) -> None:
+    known, others = subject.visits.seeds, subject.error.visits.seeds
+    assert known is not None
+    assert others is not None
+    seen, unseen = set(known.tolist()), set(others.tolist())
+    assert len(seen) == 7
+    assert seen | unseen == set(CALIBRATION_SEEDS)
+    assert not seen & unseen
+    again = subject.revisited(small_told(seed=1, dtype=torch.float32)).seeds
+    assert again is not None
+    assert set(again.tolist()) == seen
+    assert found.unseen_episodes
+    assert "of an episode that pruning didn't see" in error_table(found, REFIT).note
+
+
+def test_recordings_that_do_not_know_their_episodes_are_used_as_before(tmp_path: Path) -> None:
+    agent, setting = stub_agent(), Setting(make=drift)
+    visits = setting.record(agent)
+    unknown = replace(visits, seeds=None)
+    unknown.save(tmp_path / f"visits-{digest(agent)}.safetensors")
+    subject = Subject.of(agent, (0, 1), tmp_path, setting)
+    assert subject.visits.rows == visits.rows - round(0.1 * visits.rows)
+    assert torch.equal(subject.visits.observations, visits.observations[: subject.visits.rows])
+    assert Keys.of(subject, SETTINGS).visits is None
+    again = subject.revisited(agent.model).seeds
+    assert again is not None
+    assert set(again.tolist()) == set(CALIBRATION_SEEDS)
+
+
 def test_another_agent_is_never_taken_for_it(found: Reproduction, out: Path) -> None:
     other = stub_agent(seed=1)
     assert digest(other) != digest(stub_agent())
@@ -217,12 +252,13 @@ def test_masked_models_keep_all_latent_channels(subject: Subject) -> None:
 
 
 def test_several_processes_make_the_same(found: Reproduction, tmp_path: Path) -> None:
-    few = replace(SETTINGS, methods=("uniform",), levels=(), distill=0)
+    few = replace(SETTINGS, methods=("uniform",), sparsities=(0.5, 0.999), levels=(), distill=0)
     told: list[tuple[str, int, int]] = []
     made = reproduce(stub_agent(), few, tmp_path, make=drift, jobs=2, on_step=lambda *step: told.append(step))
     assert made.masked == found.masked
     assert made.records[0].measured.returns == pytest.approx(found.records[1].measured.returns)
-    assert told.count(("runs", 3, 3)) == 2
+    assert [(m.target, m.refit) for m in made.unreachable] == [(0.999, False), (0.999, True)]
+    assert told.count(("runs", 5, 5)) == 2
 
 
 def test_a_run_that_fails_beside_is_the_same_error(tmp_path: Path) -> None:
@@ -234,26 +270,19 @@ def test_a_run_that_fails_beside_is_the_same_error(tmp_path: Path) -> None:
         reproduce(stub_agent(), few, tmp_path, make=drift, jobs=2)
 
 
-@pytest.fixture(scope="module")
-def hard() -> Settings:
-    """A sparsity that nothing reaches, and one that everything does."""
-    return replace(SETTINGS, sparsities=(0.5, 0.999), levels=(), masked=(), distill=0, episodes=2)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_sparsity_that_a_method_cannot_reach_is_a_result_like_others(
-    hard: Settings, tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = reproduce(stub_agent(), hard, tmp_path, make=drift, jobs=jobs)
-    both = [(method, refit) for refit in (False, True) for method in hard.methods]
-    assert [(r.method, r.refit) for r in made.records] == both
-    assert [(m.method, m.refit) for m in made.unreachable] == both
+    settings = replace(SETTINGS, sparsities=(0.999,), levels=(), masked=(), distill=0, episodes=2)
+    made = reproduce(stub_agent(), settings, tmp_path, make=drift)
+    assert made.records == ()
+    assert [(m.method, m.refit) for m in made.unreachable] == [(m, r) for r in (False, True) for m in settings.methods]
     assert {m.target for m in made.unreachable} == {0.999}
-    by_method = {m.method: m.reason for m in made.unreachable}
-    assert "can't be met" in by_method["uniform"]
-    assert "comes no nearer to a sparsity of 0.999 than 0.9" in by_method["ln-structured"]
+    reasons = {m.method: m.reason for m in made.unreachable}
+    assert "can't be met" in reasons["uniform"]
+    assert "comes no nearer to a sparsity of 0.999 than 0.9" in reasons["ln-structured"]
     assert json.loads(json.dumps(made.as_data()))["unreachable"][0] == {
-        "method": "ln-structured", "target": 0.999, "refit": False, "reason": by_method["ln-structured"], "seed": None,
+        "method": "ln-structured", "target": 0.999, "refit": False, "reason": reasons["ln-structured"], "seed": None,
     }  # fmt: skip
     monkeypatch.setattr(experiment, "run_method", lambda *_a, **_s: pytest.fail("this run is known"))
-    assert reproduce(stub_agent(), hard, tmp_path, make=drift).unreachable == made.unreachable
+    assert reproduce(stub_agent(), settings, tmp_path, make=drift).unreachable == made.unreachable

@@ -1,68 +1,29 @@
-"""The runs of a reproduction: which there are, and how each is made once, here or in processes beside this one."""
+"""The runs of a reproduction: how each is made once, here or in processes beside this one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 
-import secateur
 from secateur.allocation import Progress
 from secateur.errors import ControlError
 from secateur.experiments.run_cache import OnStep, RunCache
 from secateur.experiments.tdmpc.checkpoints import Agent
 from secateur.experiments.tdmpc.environments import Maker
-from secateur.experiments.tdmpc.reproduction.methods import METHODS
-from secateur.experiments.tdmpc.reproduction.recordings import Setting, digest, ignore_step
+from secateur.experiments.tdmpc.reproduction.keys import Keys
+from secateur.experiments.tdmpc.reproduction.recordings import Setting, ignore_step
 from secateur.experiments.tdmpc.reproduction.records import Record
-from secateur.experiments.tdmpc.reproduction.runs import PARTS, run_masked, run_method, run_part
+from secateur.experiments.tdmpc.reproduction.run_list import Run
+from secateur.experiments.tdmpc.reproduction.runs import run_masked, run_method, run_part
 from secateur.experiments.tdmpc.reproduction.settings import Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
 from secateur.experiments.unreachable import Unreachable, attempted, or_unreachable
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run.
-
-    Attributes:
-        kind: a method to a sparsity, a part alone, or PyTorch's masks.
-        name: of the method or the part.
-        value: the sparsity, or the fraction of channels or rows.
-        refit: whether to refit.
-    """
-
-    kind: Literal["method", "part", "masked"]
-    name: str
-    value: float
-    refit: bool
-
-    @property
-    def file(self) -> str:
-        """What the name of its result's file begins with."""
-        if self.kind == "masked":
-            return f"masked-{self.value:g}"
-        only = "only-" if self.kind == "part" else ""
-        return f"{only}{self.name}-{self.value:g}-{'refit' if self.refit else 'plain'}"
-
-
-def runs_of(settings: Settings) -> Iterator[Run]:
-    """All runs, in order. Methods whose package isn't installed are left out."""
-    methods = [name for name in settings.methods if not METHODS[name].missing]
-    for refit in (False, True):
-        for target in settings.sparsities:
-            chosen = [name for name in methods if refit or not METHODS[name].needs_refit]
-            yield from (Run("method", name, target, refit) for name in chosen)
-    for refit in (False, True):
-        for part in PARTS:
-            yield from (Run("part", part, level, refit) for level in settings.levels)
-    yield from (Run("masked", "ln-structured", fraction, False) for fraction in settings.masked)
 
 
 class Experiment:
@@ -73,12 +34,15 @@ class Experiment:
         settings: what was asked.
         folder: keeps the results.
         on_step: told of a search's progress.
+
+    Attributes:
+        keys: by which results are found.
     """
 
     def __init__(self, subject: Subject, settings: Settings, folder: Path, on_step: OnStep) -> None:
         self.subject, self._settings, self._on_step = subject, settings, on_step
         self._cache = RunCache(folder, or_unreachable(Record.from_data))
-        self._digest = digest(subject.agent)
+        self.keys = Keys.of(subject, settings)
 
     def outcome(self, run: Run) -> Record | Unreachable:
         """The result of a run, read if it is there; or why its method doesn't reach the sparsity.
@@ -90,28 +54,7 @@ class Experiment:
         def make() -> Record | Unreachable:
             return attempted(lambda: self._make(run), method=run.name, target=run.value, refit=run.refit)
 
-        return self._cache.get(run.file, self.key(self._asked(run)), make)
-
-    def key(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What is asked, and all else that its result depends on."""
-        common = {"agent": self._digest, "secateur": secateur.__version__}
-        return {"episodes": self._settings.episodes, **asked, **common}
-
-    def _asked(self, run: Run) -> dict[str, Any]:
-        settings = self._settings
-        if run.kind == "masked":
-            return {"masked": run.value}
-        if run.kind == "part":
-            episodes = settings.sensitivity_episodes
-            return {"part": run.name, "level": run.value, "refit": run.refit, "episodes": episodes}
-        return {
-            "method": run.name,
-            "target": run.value,
-            "refit": run.refit,
-            "evaluations": settings.evaluations,
-            "finalists": settings.finalists,
-            "distill": settings.distill if run.refit and METHODS[run.name].is_distilled else 0,
-        }
+        return self._cache.get(run.file, self.keys.of_run(run), make)
 
     def _make(self, run: Run) -> Record:
         subject, settings = self.subject, self._settings

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -32,6 +32,9 @@ from secateur.experiments.tdmpc.reproduction.whole_model import WholeModel
 from secateur.experiments.tdmpc.visits import Visits
 from secateur.experiments.torch_masks import RowNorms, mask_rows, smallest_rows
 from secateur.importance import Criterion
+
+_SOME = Settings(methods=(), evaluations=80)
+"""Of a strategy whose own settings are looked at."""
 
 _LATENT = 0.6
 """What the latent state loses where that is set by hand."""
@@ -94,6 +97,11 @@ class Method(Protocol):
         ...
 
     @property
+    def settings(self) -> tuple[Any, ...]:
+        """What its results depend on besides what was asked: with others, its runs are other runs."""
+        ...
+
+    @property
     def needs_refit(self) -> bool:
         """Whether it is the same as another method where there is no refit."""
         ...
@@ -133,6 +141,13 @@ class Searched:
         """Whether something is learnt from what the first result visits."""
         return self.is_revisited
 
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """The strategy's, however many evaluations it is given, and how its result is ranked, judged and repeated."""
+        strategy = self.strategy(_SOME)
+        judges = CHOICE_SEEDS if self.is_judged else ()
+        return strategy, self.which, self.latent, self.criterion, judges, self.is_revisited
+
     def run(self, job: Job) -> Pruned:
         """Score, search, cut, prove, repair and choose."""
         subject, settings = job.subject, job.settings
@@ -149,7 +164,7 @@ class Searched:
             finalists=settings.finalists,
             search=Search(on_progress=job.on_progress, refit_steps=0),
             graph=subject.graph,
-            revisit=partial(subject.setting.record, subject.agent) if job.refit and self.is_revisited else None,
+            revisit=subject.revisited if job.refit and self.is_revisited else None,
         )
         return Pruned(
             model=result.model,
@@ -181,6 +196,11 @@ class Peer:
     needs_refit: bool = False
 
     @property
+    def settings(self) -> tuple[Any, ...]:
+        """How it chooses."""
+        return (self.choose,)
+
+    @property
     def missing(self) -> str:
         """The package, if it isn't installed."""
         return self.needs if self.needs and find_spec(self.needs) is None else ""
@@ -206,18 +226,15 @@ def _masked(job: Job) -> tuple[secateur.PruningPlan, nn.Module]:
     return masked.plan, masked.model
 
 
-def _whole_model(is_global: bool) -> Callable[[Job], tuple[secateur.PruningPlan, None]]:
-    def choose(job: Job) -> tuple[secateur.PruningPlan, None]:
-        subject = job.subject
-        return WholeModel(subject.model, subject.graph, subject.visits, is_global).prune(job.target), None
-
-    return choose
+def _whole_model(job: Job, *, is_global: bool) -> tuple[secateur.PruningPlan, None]:
+    subject = job.subject
+    return WholeModel(subject.model, subject.graph, subject.visits, is_global).prune(job.target), None
 
 
 METHODS: Mapping[str, Method] = {
     "ln-structured": Peer("PyTorch, ln_structured", _masked),
-    "torch-pruning": Peer("Torch-Pruning", _whole_model(False), needs="torch_pruning"),
-    "torch-pruning-global": Peer("Torch-Pruning, global", _whole_model(True), needs="torch_pruning"),
+    "torch-pruning": Peer("Torch-Pruning", partial(_whole_model, is_global=False), needs="torch_pruning"),
+    "torch-pruning-global": Peer("Torch-Pruning, global", partial(_whole_model, is_global=True), needs="torch_pruning"),
     "uniform": Searched("Uniform, latent kept", lambda _: Uniform(), which="internal", criterion=RowNorms),
     "uniform-latent": Searched(f"Uniform, latent {_LATENT:.0%}", lambda _: Uniform(), latent=_LATENT),
     "norm": Searched("NormBased", lambda _: NormBased()),

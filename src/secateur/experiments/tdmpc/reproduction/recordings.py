@@ -51,7 +51,7 @@ class Setting:
         world = cast(WorldModel, model)  # also pruned, it has the methods that a planner needs
         return run_episodes(world, agent.config, seeds, controller=controller, on_step=on_step, make=self.make)
 
-    def record(self, agent: Agent, model: nn.Module | None = None) -> Visits:
+    def record(self, agent: Agent, model: nn.Module | None = None, seeds: Sequence[int] = CALIBRATION_SEEDS) -> Visits:
         """What the agent's planner visits, with its own model or a smaller one.
 
         Raises:
@@ -59,7 +59,7 @@ class Setting:
         """
         on_step = self._counted(agent, "record visits")
         world = cast(WorldModel, agent.model if model is None else model)
-        return record_visits(world, agent.config, seeds=CALIBRATION_SEEDS, on_step=on_step, make=self.make)
+        return record_visits(world, agent.config, seeds=seeds, on_step=on_step, make=self.make)
 
     def _counted(self, agent: Agent, name: str) -> Callable[[int], object]:
         config = agent.config

@@ -37,6 +37,21 @@ class Measured:
         return cls(**fields)
 
 
+@dataclass(frozen=True)
+class DistillationCost:
+    """What a distillation took.
+
+    Attributes:
+        seconds: wall-clock time.
+        steps: of the optimiser: how many there are in a time depends on the machine, and on what else runs on it.
+        improved: whether the error fell; if not, the weights stayed as they were.
+    """
+
+    seconds: float
+    steps: int
+    improved: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One pruned agent.
@@ -53,6 +68,7 @@ class Record:
         peak: bytes that pruning needed beyond what the process held before; None where that can't be measured.
         measured: what came out.
         distilled: the same after distillation; None if there was none.
+        distillation: what it took; None if there was none, or a run of an earlier version didn't record it.
     """
 
     method: str
@@ -66,6 +82,7 @@ class Record:
     peak: int | None
     measured: Measured
     distilled: Measured | None
+    distillation: DistillationCost | None = None
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Record:
@@ -75,10 +92,11 @@ class Record:
             KeyError: there is no measurement.
             TypeError: these aren't its fields.
         """
-        distilled = data["distilled"]
+        distilled, distillation = data["distilled"], data.get("distillation")
         nested = {
             "measured": Measured.from_data(data["measured"]),
             "distilled": None if distilled is None else Measured.from_data(distilled),
+            "distillation": None if distillation is None else DistillationCost(**distillation),
         }
         return cls(**{**data, **nested})
 

@@ -13,12 +13,13 @@ from secateur.experiments.run_cache import OnStep, RunCache
 from secateur.experiments.tdmpc.checkpoints import Agent
 from secateur.experiments.tdmpc.environments import Maker, make
 from secateur.experiments.tdmpc.reproduction.analysis import AnalysisRecord, analysis_cost
-from secateur.experiments.tdmpc.reproduction.experiment import Experiment, Run, Workplace, make_beside, runs_of
+from secateur.experiments.tdmpc.reproduction.experiment import Experiment, Workplace, make_beside
 from secateur.experiments.tdmpc.reproduction.grouping import Grouping, groupings
 from secateur.experiments.tdmpc.reproduction.methods import METHODS
 from secateur.experiments.tdmpc.reproduction.planning import PlanningRecord, planning_costs
 from secateur.experiments.tdmpc.reproduction.recordings import ignore_step
 from secateur.experiments.tdmpc.reproduction.records import Arm, Measured, Record
+from secateur.experiments.tdmpc.reproduction.run_list import Run, runs_of
 from secateur.experiments.tdmpc.reproduction.score import Score
 from secateur.experiments.tdmpc.reproduction.settings import FAILED, Settings
 from secateur.experiments.unreachable import Unreachable
@@ -42,6 +43,8 @@ class Reproduction:
         records: one for every method, sparsity and arm that was reached; the arm after distillation is part of that
             with refit.
         unreachable: one for every method, sparsity and arm that wasn't.
+        unseen_episodes: whether errors of predictions are measured on episodes that pruning doesn't see, or on other
+            states of the same ones.
         parts: one for every single part, level and arm, without distillation; judged by fewer episodes.
         masked: PyTorch's masks of a fraction of all hidden rows.
         groupings: ways to group the parameters.
@@ -58,6 +61,7 @@ class Reproduction:
     dense: Measured
     records: tuple[Record, ...]
     unreachable: tuple[Unreachable, ...]
+    unseen_episodes: bool
     parts: tuple[Record, ...]
     masked: tuple[Record, ...]
     groupings: tuple[Grouping, ...]
@@ -134,6 +138,7 @@ def reproduce(
         dense=subject.dense,
         records=methods,
         unreachable=tuple(each for each in outcomes.values() if isinstance(each, Unreachable)),
+        unseen_episodes=subject.visits.seeds is not None,
         parts=_reached(outcomes, "part"),
         masked=_reached(outcomes, "masked"),
         groupings=tuple(groupings(subject)),
@@ -164,7 +169,7 @@ class _Costs:
 
     def analysis(self) -> AnalysisRecord:
         cache = RunCache(self.folder, AnalysisRecord.from_data)
-        key = self.experiment.key({"analysis": True})
+        key = self.experiment.keys.of_analysis()
         return cache.get("analysis", key, lambda: analysis_cost(self.experiment.subject))
 
     def planning(self, records: Sequence[Record]) -> PlanningRecord:
@@ -172,6 +177,6 @@ class _Costs:
         chosen = [name for name in TIMED if name in there][:2]
         timed = [r for name in chosen for r in records if r.refit and r.method == name]
         repeats = self.settings.repeats
-        key = self.experiment.key({"planning": [[r.method, r.target, dict(r.kept)] for r in timed], "repeats": repeats})
+        key = self.experiment.keys.of_planning(timed)
         cache = RunCache(self.folder, PlanningRecord.from_data)
         return cache.get("planning", key, lambda: planning_costs(self.experiment.subject, timed, repeats))

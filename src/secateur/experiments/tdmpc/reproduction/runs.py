@@ -11,11 +11,12 @@ from secateur.experiments.tdmpc.agent_graph import COMPONENTS
 from secateur.experiments.tdmpc.pruning import DISTILLED_ROWS
 from secateur.experiments.tdmpc.reproduction.memory import peak_memory
 from secateur.experiments.tdmpc.reproduction.methods import METHODS, Job, Pruned
-from secateur.experiments.tdmpc.reproduction.records import Measured, Record
+from secateur.experiments.tdmpc.reproduction.records import DistillationCost, Measured, Record
 from secateur.experiments.tdmpc.reproduction.settings import Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
 from secateur.experiments.torch_masks import mask_fraction, smallest_rows
 from secateur.graph import Group
+from secateur.recovery import Distillation
 
 LATENT = "latent"
 """What the interface is called among the parts."""
@@ -102,7 +103,7 @@ def _record(
 ) -> Record:
     kept = {name: len(channels) for name, channels in pruned.plan.groups.items()}
     measured = subject.measure(pruned.model, pruned.plan, seeds)
-    distilled = _distilled(subject, pruned, distill) if distill else None
+    distilled, cost = _distilled(subject, pruned, distill) if distill else (None, None)
     return Record(
         method=method,
         target=target,
@@ -115,10 +116,13 @@ def _record(
         peak=peak,
         measured=measured,
         distilled=distilled,
+        distillation=cost,
     )
 
 
-def _distilled(subject: Subject, pruned: Pruned, seconds: float) -> Measured:
+def _distilled(subject: Subject, pruned: Pruned, seconds: float) -> tuple[Measured, DistillationCost]:
+    """The pruned model itself is trained."""
     batches = (pruned.visits or subject.visits).batches(DISTILLED_ROWS)
-    model = secateur.distill(pruned.model, subject.model, batches, seconds=seconds, plan=pruned.plan)
-    return subject.measure(model, pruned.plan)
+    report = Distillation(seconds=seconds, plan=pruned.plan).run(pruned.model, subject.model, batches)
+    cost = DistillationCost(seconds=report.seconds, steps=report.steps, improved=report.improved)
+    return subject.measure(pruned.model, pruned.plan), cost

@@ -14,6 +14,7 @@ from torch import nn
 import secateur
 from secateur.experiments.tdmpc.agent_graph import trace_agent
 from secateur.experiments.tdmpc.checkpoints import Agent
+from secateur.experiments.tdmpc.recording import CALIBRATION_SEEDS
 from secateur.experiments.tdmpc.reproduction.open_loop import OpenLoop
 from secateur.experiments.tdmpc.reproduction.recordings import Recordings, Setting
 from secateur.experiments.tdmpc.reproduction.records import Measured
@@ -23,7 +24,7 @@ from secateur.experiments.tdmpc.visits import Visits
 from secateur.graph import Group
 from secateur.importance import Magnitude, Reconstruction, Scores
 
-_UNSEEN = 0.1
+UNSEEN = 0.1
 """Fraction of the visits that pruning doesn't see; on them the errors that are reported are measured."""
 
 
@@ -66,7 +67,7 @@ class Subject:
             StorageError: a file can't be read or written.
         """
         found = Recordings.of(agent, seeds, folder, setting)
-        visits, unseen = found.visits.split(_UNSEEN)
+        visits, unseen = found.visits.split(UNSEEN)
         open_loop = OpenLoop.of(found.episodes, DRIFT_HORIZONS * agent.config.horizon)
         own = open_loop.own_error(agent.model)
         dense = Measured(
@@ -133,6 +134,16 @@ class Subject:
             drift=drift.mean,
             drift_high=drift.high,
         )
+
+    def revisited(self, model: nn.Module) -> Visits:
+        """What a smaller model's planner visits, in episodes that begin as those do which pruning is based on.
+
+        Raises:
+            ControlError: an episode fails.
+        """
+        seeds = self.visits.seeds
+        begun = CALIBRATION_SEEDS if seeds is None else tuple(seeds.unique().tolist())
+        return self.setting.record(self.agent, model, begun)
 
     def _kept(self, model: nn.Module, plan: secateur.PruningPlan) -> NDArray[np.int64]:
         """The latent state's channels that a model has."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from secateur.experiments.tdmpc.reproduction.cost_tables import (
     allocation_table,
     analysis_table,
+    distillation_table,
     grouping_table,
     planning_table,
 )
@@ -49,7 +50,7 @@ def all_tables(found: Reproduction) -> list[Table]:
     tables += [policy_table(found, arm) for arm in arms]
     tables += [sensitivity_table(found, arm) for arm in (PLAIN, REFIT)]
     tables += [masked_table(found), grouping_table(found), analysis_table(found), allocation_table(found)]
-    tables.append(planning_table(found))
+    tables += [distillation_table(found), planning_table(found)]
     tables += [drift_table(found, arm) for arm in arms]
     tables += [error_table(found, arm) for arm in arms]
     tables += [coefficients_table(found, target) for target in found.settings.sparsities]
@@ -66,7 +67,7 @@ def main_tables(found: Reproduction) -> list[Table]:
 def return_table(found: Reproduction, arm: Arm) -> Table:
     """Return with the planner by method and sparsity."""
     how = f"{_how(found, found.settings.episodes)} What is removed is within 1 % of the column, or 2 % for peers."
-    note = f"{how}{_masked_note(arm)}{_missing_note(found)}{_missed_note(found, arm)}"
+    note = f"{how}{_masked_note(arm)}{_missing_note(found)}{_missed_note(found, arm)}{_steps_note(found, arm)}"
     dense = str(found.score(found.dense.returns))
     return _by_sparsity(
         found, f"return, {arm_name(found, arm)}", arm, lambda _, m: str(found.score(m.returns)), dense, note
@@ -84,9 +85,10 @@ def policy_table(found: Reproduction, arm: Arm) -> Table:
 
 def error_table(found: Reproduction, arm: Arm) -> Table:
     """Error of rewards, values and actions along rollouts."""
+    where = "of an episode that pruning didn't see" if found.unseen_episodes else "of the same episodes, but others"
     note = (
-        "Mean squared error over the variance of the dense model's predictions, on visits of the same episodes that "
-        "pruning didn't see; mean of rewards, values and actions. This is what searches compare candidates by."
+        f"Mean squared error over the variance of the dense model's predictions, on visits {where}; mean of rewards, "
+        "values and actions. This is what searches compare candidates by."
     )
     title = f"error of predictions, {arm_name(found, arm)}"
     return _by_sparsity(found, title, arm, lambda _, m: f"{m.error:.2g}", "0", note)
@@ -166,6 +168,11 @@ def _missed_note(found: Reproduction, arm: Arm) -> str:
         (f"{METHODS[name].label} at {percent(target)}", found.missed(name, target, arm)) for name, target in asked
     ]
     return reasons((where, each) for where, each in missed if each is not None)
+
+
+def _steps_note(found: Reproduction, arm: Arm) -> str:
+    steps = [r.distillation.steps for r in found.records if r.distillation is not None]
+    return f" {min(steps):,} to {max(steps):,} steps were made in that time." if arm == DISTILLED and steps else ""
 
 
 def _how(found: Reproduction, episodes: int) -> str:
