@@ -75,7 +75,8 @@ def counted_macs(run: EntryPoint, model: nn.Module) -> int:
 
 def counted_parameters(model: nn.Module) -> int:
     """Elements of all parameters, shared ones once."""
-    by_storage = {p.untyped_storage().data_ptr(): p.numel() for p in model.parameters()}
+    # On the meta device there is no memory to be shared.
+    by_storage = {p.untyped_storage().data_ptr() or id(p): p.numel() for p in model.parameters()}
     return sum(by_storage.values())
 
 

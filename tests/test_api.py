@@ -361,7 +361,7 @@ class Attention(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("granularity", "heads", "multiple"), [("width", 4, 12), ("heads", 3, 18), ({"*": "heads"}, 3, 18)], ids=str
+    ("granularity", "heads", "multiple"), [("width", 4, 12), ("heads", 2, 18), ({"*": "heads"}, 2, 18)], ids=str
 )
 def test_what_leaves_of_an_attention_is_the_users_choice(granularity: Any, heads: int, multiple: int) -> None:
     result = secateur.prune(

@@ -13,6 +13,7 @@ import torch
 
 from secateur import cli
 from secateur.experiments import images
+from secateur.graph.own_sizes import REGISTERED
 from secateur.graph.rules import RULES
 
 ROOT = Path(__file__).parent.parent
@@ -32,11 +33,12 @@ def commands(program: str) -> list[list[str]]:
 
 @pytest.fixture
 def own_rules() -> Iterator[None]:
-    """Take back the operator rules that a page registers."""
-    before = dict(RULES)
+    """Take back the operator rules, and the modules that keep their sizes, that a page registers."""
+    before = [(table, dict(table)) for table in (RULES, REGISTERED)]
     yield
-    RULES.clear()
-    RULES.update(before)
+    for table, entries in before:
+        table.clear()
+        table.update(entries)  # type: ignore[arg-type]
 
 
 def test_there_is_something_to_run() -> None:

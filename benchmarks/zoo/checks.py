@@ -44,7 +44,10 @@ def check_training(entry: Entry, small: nn.Module, inputs: object) -> Check:
     dense = built(entry)
     with torch.no_grad():
         outputs_of(entry, dense, inputs)  # as the smaller model has been called: some keep what they computed
-    expected = _backward(entry, dense, inputs)
+    try:
+        expected = _backward(entry, dense, inputs)
+    except RuntimeError as error:
+        return Check(None, f"the dense model has no backward pass either: {error}"[:200])
     if not expected:
         return Check(None, "nothing of the dense model gets a gradient")
     reached = _backward(entry, small, inputs)

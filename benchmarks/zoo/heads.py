@@ -27,6 +27,11 @@ _SEPARATE = (
     ("query_proj", "key_proj", "value_proj"),
 )
 
+_UNEVEN = ("attn_ratio", "dim_qk")
+"""What attentions have whose values are wider than their queries and keys; their layout isn't looked at."""
+
+_WIDTHS = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim", "dim_head")
+
 Unscaled = Callable[[str, torch.Tensor], torch.Tensor]
 """A smaller model's parameter, by its name, as it would be if nothing had been scaled."""
 
@@ -63,7 +68,7 @@ def projections(model: nn.Module, *, heads_first: bool = False) -> Iterator[Proj
     """Every projection whose attention says how many heads it has."""
     for path, module in model.named_modules():
         heads = _first(module, _COUNTS)
-        if heads is None or hasattr(module, "attn_ratio"):  # LeViT's values are wider than its queries and keys
+        if heads is None or any(hasattr(module, name) for name in _UNEVEN):
             continue
         keys = _first(module, _KEY_COUNTS) or heads
         if isinstance(module, nn.MultiheadAttention):
@@ -115,48 +120,54 @@ def _outputs(child: Any) -> int:
 
 def check_heads(entry: Entry, dense: nn.Module, small: nn.Module, unscaled: Unscaled) -> Check:
     """Whether every head of the smaller model is a part of one dense head, its own, the same for queries and keys."""
-    before, after = (
-        {p.weight: p for p in projections(model, heads_first=entry.heads_first)} for model in (dense, small)
-    )
+    before = list(projections(dense, heads_first=entry.heads_first))
     if not before:
         return Check(None, "no attention with known heads")
-    weights = dict(dense.named_parameters(remove_duplicate=False))
-    smaller = dict(small.named_parameters(remove_duplicate=False))
+    weights, smaller = (dict(model.named_parameters(remove_duplicate=False)) for model in (dense, small))
+    after = {p.weight: p for p in projections(small, heads_first=entry.heads_first)}
     offsets: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
-    for name, projection in before.items():
-        if name not in after or name not in smaller:
-            return Check(False, f"{name} has no whole number of heads")
+    for projection in before:
+        name = projection.weight
+        if name not in smaller:
+            return Check(None, f"{name} is gone")
         kept = kept_indices(weights[name], unscaled(name, smaller[name]), projection.axis)
         if kept is None:
             return Check(None, f"the rows of {name} can't be found in the dense weight")
-        broken = _broken(projection, after[name], kept, weights[name].shape[projection.axis], offsets)
+        width = _width(small.get_submodule(projection.layer), after.get(name), len(kept))
+        broken = _broken(projection, kept, weights[name].shape[projection.axis], width, offsets)
         if broken:
             return Check(False, f"{name}: {broken}")
     different = "" if entry.across_channels else _different(offsets)
     return Check(not different, different or f"{len(before)} projections")
 
 
+def _width(layer: nn.Module, projection: Projection | None, rows: int) -> int:
+    """The width that the smaller attention gives to each head: what it says, or what its number of heads leaves."""
+    said = next((value for name in _WIDTHS if isinstance(value := vars(layer).get(name), int)), None)
+    if said is not None:
+        return said
+    blocks = len(projection.blocks) if projection is not None else 0
+    return rows // blocks if blocks and rows % blocks == 0 else 0
+
+
 def _broken(
-    dense: Projection,
-    small: Projection,
+    projection: Projection,
     kept: NDArray[np.int64],
     rows: int,
+    width: int,
     offsets: dict[tuple[str, str], list[NDArray[np.int64]]],
 ) -> str:
     """What is wrong with one projection's heads; appends each head's kept offsets, by attention and part."""
-    width, smaller = rows // len(dense.blocks), len(kept) // len(small.blocks)
-    if smaller * len(small.blocks) != len(kept):
-        return f"{len(kept)} rows are no whole number of {len(small.blocks)} heads"
-    taken: set[int] = set()
-    for (part, head), rows_of in zip(small.blocks, kept.reshape(len(small.blocks), smaller), strict=True):
-        homes = set((rows_of // width).tolist())
-        if len(homes) > 1:
-            return f"head {head} of {part} has rows of {len(homes)} dense heads"
-        home = homes.pop()
-        if home in taken or dense.blocks[home][0] != part:
-            return f"head {head} of {part} has rows of another one's"
-        taken.add(home)
-        offsets.setdefault((dense.layer, part), []).append(rows_of % width)
+    if not width or len(kept) % width:
+        return f"{len(kept)} rows are no whole number of heads"
+    dense = rows // len(projection.blocks)
+    homes: list[int] = []
+    for head, rows_of in enumerate(kept.reshape(-1, width)):
+        found = set((rows_of // dense).tolist())
+        if len(found) > 1 or found & set(homes):
+            return f"head {head} has rows of {len(found)} dense heads" if len(found) > 1 else f"head {head} is a half"
+        homes += found
+        offsets.setdefault((projection.layer, projection.blocks[homes[-1]][0]), []).append(rows_of % dense)
     return ""
 
 

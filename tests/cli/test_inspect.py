@@ -36,6 +36,15 @@ def test_inspect_as_json(secateur: CommandLine, tmp_path: Path) -> None:
     assert data["flows"] == [{"source": "encoder", "target": "decoder"}]
 
 
+@pytest.mark.parametrize(("arguments", "sizes"), [((), [8, 8]), (("--granularity", "heads"), [2])])
+def test_inspect_with_whole_heads(
+    secateur: CommandLine, tmp_path: Path, arguments: tuple[str, ...], sizes: list[int]
+) -> None:
+    assert secateur("inspect", "zoo:with_heads", *arguments, "--json", "graph.json").status == 0
+    data = json.loads((tmp_path / "graph.json").read_text(encoding="utf-8"))
+    assert [group["size"] for group in data["groups"]] == sizes
+
+
 def test_inspect_with_whole_numbers_as_input(secateur: CommandLine) -> None:
     outcome = secateur("inspect", "zoo:Tokens", "--input-shape", "2,5:int")
     assert outcome.status == 0, outcome.err

@@ -325,3 +325,14 @@ def test_a_study_of_another_model_is_refused(secateur: CommandLine) -> None:
     outcome = secateur("prune", *SEARCHED, *words, "--seed", "4")
     assert outcome.status == 2
     assert "belongs to another search" in outcome.err.splitlines()[-1]
+
+
+def test_prune_by_whole_heads(secateur: CommandLine) -> None:
+    coefficients = []
+    for granularity in ("auto", "heads"):
+        words = ("--target", "0.45", "--tolerance", "0.1", "--granularity", granularity, "--out", granularity)
+        outcome = secateur("prune", "zoo:with_heads", *words)
+        assert outcome.status == 0, outcome.err
+        coefficients.append(json.loads(Path(granularity, "result.json").read_text(encoding="utf-8"))["coefficients"])
+    assert coefficients == [{"q": 0.5, "v": 0.5}, {"q": 0.5}]
+    assert_one_line(secateur("prune", "zoo:with_heads", "--granularity", "half"), 2, "auto", "width", "heads")

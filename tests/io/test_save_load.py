@@ -202,6 +202,15 @@ def test_a_model_that_the_plan_did_not_make(folder: Path) -> None:
     assert not folder.exists()
 
 
+def test_a_type_that_safetensors_does_not_have(folder: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.register_buffer("phases", torch.ones(3, dtype=torch.complex128))
+    made = keeping(model, {("0.weight", 1): [0]})
+    with pytest.raises(StorageError, match=r"phases is of torch\.complex128, which safetensors .* convert it first"):
+        io.save(apply(model, made), made, folder)
+    assert not folder.exists()
+
+
 def test_state_that_is_no_tensor(folder: Path) -> None:
     class Counting(nn.Linear):
         def get_extra_state(self) -> Any:

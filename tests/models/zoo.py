@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.models import habits, maps, sequences, sharing, sizes, vectors
+from tests.models import habits, maps, operators, sequences, sharing, sizes, vectors
 
-CASES = [case for family in (vectors, sharing, maps, sequences, sizes, habits) for case in family.CASES]
+CASES = [case for family in (vectors, sharing, maps, sequences, sizes, habits, operators) for case in family.CASES]

@@ -45,7 +45,7 @@ class Attention(nn.Module):
         self.inner, self.outer = nn.Linear(8, 16), nn.Linear(16, 8)
 
     def forward(self, x: Tensor) -> Any:
-        q, k, v = (m(x).unflatten(-1, (2, 4)).transpose(1, 2) for m in (self.q, self.k, self.v))
+        q, k, v = (m(x).unflatten(-1, (2, -1)).transpose(1, 2) for m in (self.q, self.k, self.v))
         h = x + self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return h + self.outer(F.gelu(self.inner(h)))
 

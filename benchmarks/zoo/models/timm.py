@@ -96,7 +96,7 @@ ENTRIES = [
     _model("inception_next_atto"),
     _model("hiera_tiny_224", 64, img_size=64),
     _model("crossvit_tiny_240", 240, label="crossvit"),
-    _model("davit_tiny", 64),
+    _model("davit_tiny", across_channels=True),
     _model("convit_tiny", **(_VIT | {"num_heads": 4})),
     _model("nest_tiny", 64, img_size=64),
     _model("tnt_s_legacy_patch16_224", 64, label="tnt", img_size=64),

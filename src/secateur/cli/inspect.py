@@ -8,7 +8,7 @@ import typer
 
 import secateur
 from secateur.cli.names import model_and_inputs
-from secateur.cli.options import Factory, InputShape, Json, Run, write_json
+from secateur.cli.options import GRANULARITY_HELP, Blocks, Factory, InputShape, Json, Run, write_json
 from secateur.graph.describe import as_data, describe
 
 
@@ -23,6 +23,7 @@ def inspect(
         list[str] | None,
         typer.Option(metavar="NAME", help="A module or parameter whose outputs stay; may be repeated."),
     ] = None,
+    granularity: Annotated[Blocks, typer.Option(help=GRANULARITY_HELP)] = Blocks.AUTO,
     json_path: Json = None,
 ) -> None:
     """Print a model's components, channel groups, and what can't be pruned.
@@ -39,7 +40,9 @@ def inspect(
     """
     model, inputs, entry = model_and_inputs(factory, input_shape or [], run)
     parts = dict(_component(text) for text in component) if component else None
-    graph = secateur.trace(model, inputs, run=entry, components=parts, protect=protect or ())
+    graph = secateur.trace(
+        model, inputs, run=entry, components=parts, protect=protect or (), granularity=granularity.value
+    )
     print(describe(graph))
     write_json(json_path, as_data(graph))
 

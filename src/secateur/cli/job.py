@@ -14,6 +14,7 @@ from secateur.api import PruningResult
 from secateur.cli import metrics, targets
 from secateur.cli.choices import CriterionName, Ingredients, StrategyName, criterion, strategy
 from secateur.cli.names import data, function, model_and_inputs, reported
+from secateur.cli.options import Blocks
 from secateur.errors import StorageError
 from secateur.recovery.refit import STEPS
 
@@ -27,6 +28,7 @@ class Job:
     run: str | None = None
     component: Sequence[str] = ()
     protect: Sequence[str] = ()
+    granularity: str = Blocks.AUTO.value
     target: str | None = None
     of: str = "params"
     tolerance: float | None = None
@@ -105,6 +107,7 @@ class Job:
             run=entry,
             components=targets.components(self.component).modules,
             protect=tuple(self.protect),
+            granularity=Blocks(self.granularity).value,
             target=target,
             criterion=None if self.criterion is None else criterion(CriterionName(self.criterion), ingredients),
             strategy=strategy(StrategyName(self.strategy), ingredients),

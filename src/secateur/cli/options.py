@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, TypeAlias
@@ -19,6 +20,17 @@ InputShape: TypeAlias = Annotated[
 Run: TypeAlias = Annotated[
     str | None, typer.Option(metavar="MODULE:FUNCTION", help="Takes the model and exercises it; in place of inputs.")
 ]
+
+
+class Blocks(str, Enum):
+    """What leaves of an axis that is split into blocks."""
+
+    AUTO = "auto"
+    WIDTH = "width"
+    HEADS = "heads"
+
+
+GRANULARITY_HELP = "What leaves of attention heads and the like: some width of each, or whole ones."
 
 
 def check_writable(path: Path) -> None:

@@ -16,7 +16,7 @@ from secateur.api import PruningResult
 from secateur.cli import prune_options as given
 from secateur.cli.choices import StrategyName
 from secateur.cli.job import Job
-from secateur.cli.options import Factory, InputShape, Json, Run, check_writable, write_json
+from secateur.cli.options import Blocks, Factory, InputShape, Json, Run, check_writable, write_json
 from secateur.cli.progress import search_bar
 from secateur.cli.results import as_data, show
 from secateur.errors import StorageError
@@ -36,6 +36,7 @@ def prune(
     cap: given.Cap = None,
     whole: given.Whole = None,
     protect: given.Protect = None,
+    granularity: given.Granularity = Blocks.AUTO,
     round_to: given.RoundTo = 1,
     minimum_width: given.MinimumWidth = 1,
     strategy: given.Strategy = StrategyName.UNIFORM,
@@ -94,6 +95,7 @@ def prune(
         run=run,
         component=component or [],
         protect=protect or [],
+        granularity=granularity.value,
         target=target,
         of=of.value,
         tolerance=tolerance,

@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from secateur.cli.choices import CriterionName, StrategyName
+from secateur.cli.options import GRANULARITY_HELP, Blocks
 
 _what = partial(typer.Option, rich_help_panel="What to remove")
 _how = partial(typer.Option, rich_help_panel="How to find it")
@@ -56,6 +57,7 @@ Protect: TypeAlias = Annotated[
     list[str] | None,
     _what(metavar="NAME", help="A module or parameter whose outputs stay."),
 ]
+Granularity: TypeAlias = Annotated[Blocks, _what(help=GRANULARITY_HELP)]
 RoundTo: TypeAlias = Annotated[int, _what(min=1, help="A group keeps a multiple of this.")]
 MinimumWidth: TypeAlias = Annotated[int, _what(min=1, help="Channels that every group keeps.")]
 Strategy: TypeAlias = Annotated[

@@ -68,7 +68,7 @@ def align(facts: Facts, operands: Sequence[Operand], where: str) -> Factors:
 def _compatible(facts: Facts, operands: Sequence[Operand], where: str) -> list[Factors]:
     """The operands' factors, with split axes collapsed where another operand sees their dimensions differently."""
     dims_sets = {f.dims for operand in operands for f in operand.factors}
-    if all([len(dims) == 1 for dims in dims_sets]):
+    if all(len(dims) == 1 for dims in dims_sets):
         return [operand.factors for operand in operands]
     target = {dims: _target(dims, dims_sets) for dims in dims_sets if len(dims) > 1}
     reason = f"two views of one axis ({where})"
@@ -158,7 +158,7 @@ def squeezed(factor: Factor) -> Factors:
         return ()
     for axis in reversed(range(len(dims))):
         if labels.shape[axis] == 1 or (len(dims) > 1 and (labels == labels.take([0], axis=axis)).all()):
-            labels = labels.take(0, axis=axis)
+            labels = np.take(labels, 0, axis=axis)
             del dims[axis]
     if not dims or not np.count_nonzero(labels != NONE):
         return ()

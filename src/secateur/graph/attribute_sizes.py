@@ -9,6 +9,7 @@ labels. Everything is put back when the context ends (``attributes_kept`` puts b
 from __future__ import annotations
 
 from abc import ABCMeta
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from secateur.graph.expression import Attribute, Expression
 from secateur.graph.labels import labels_along
+from secateur.graph.own_sizes import keeps_its_sizes
 from secateur.graph.traced_size import Source, TracedSize
 from secateur.graph.tracer import Tracer
 
@@ -54,12 +56,13 @@ class _Tracing:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._containers: dict[int, tuple[Any, Any]] = {}
-        self._swapped: dict[int, tuple[Any, type, dict[int, str]]] = {}
+        self._read: dict[int, tuple[Any, Any, dict[int, str]]] = {}
+        self._classes: dict[int, type] = {}
 
     def replace(self, path: str, module: nn.Module) -> None:
         """Replace the integers among a module's attributes."""
         torchs = _lengths(module)
-        own = type(module).__module__.startswith("torch.nn.modules")
+        own = keeps_its_sizes(module)
         for name, value in list(vars(module).items()):
             if name in torchs:
                 traced = self._length(module, *torchs[name], value)
@@ -81,10 +84,10 @@ class _Tracing:
         """The value with its integers traced; the value itself if it holds none."""
         if type(value) is int:
             return self._size(value, key)
-        if isinstance(value, (tuple, list, dict)):
+        if isinstance(value, (tuple, list)) or type(value) in (dict, OrderedDict):
             return self._container(value, key)
-        if not isinstance(value, _PLAIN) and not callable(value) and hasattr(value, "__dict__"):
-            self._swap(value, key, module)
+        if not isinstance(value, (*_PLAIN, dict)) and not callable(value) and hasattr(value, "__dict__"):
+            return self._settings(value, key, module)
         return value
 
     def _size(self, value: int, key: str) -> int:
@@ -104,21 +107,28 @@ class _Tracing:
         self._containers[id(value)] = (value, made)
         return made
 
-    def _swap(self, settings: Any, key: str, module: nn.Module) -> None:
+    def _settings(self, settings: Any, key: str, module: nn.Module) -> Any:
         """Let an object of settings give traced sizes to the code of the modules that hold it."""
-        if id(settings) in self._swapped:
-            self._swapped[id(settings)][2][id(module)] = key
-            return
+        if id(settings) in self._read:
+            given, _, holders = self._read[id(settings)]
+            holders[id(module)] = key
+            return given
         holders = {id(module): key}
         before = type(settings)
         reading = _reading(before, holders, self)
-        if reading is not None:
-            try:
-                object.__setattr__(settings, "__class__", reading)
-            except TypeError:
-                # A class whose objects can't change theirs: its integers stay plain, and pin what they measure.
-                return
-            self._swapped[id(settings)] = (settings, before, holders)
+        if reading is None:
+            return settings
+        try:
+            object.__setattr__(settings, "__class__", reading)
+            given = settings
+        except TypeError:
+            # An object of a built-in class (a SimpleNamespace), which can't change it: one of the new class stands in.
+            make: Any = reading.__new__
+            given = make(reading)
+            vars(given).update(vars(settings))
+        self._read[id(settings)] = given, settings, holders
+        self._classes[id(settings)] = before
+        return given
 
     def read(self, holders: dict[int, str], name: str, value: Any) -> Any:
         """An integer that is read from settings, as the running module sees it."""
@@ -136,8 +146,9 @@ class _Tracing:
 
     def put_back(self) -> None:
         """Settings have their own classes again."""
-        for settings, before, _ in self._swapped.values():
-            object.__setattr__(settings, "__class__", before)
+        for given, settings, _ in self._read.values():
+            if given is settings:
+                object.__setattr__(settings, "__class__", self._classes[id(settings)])
 
 
 _INTERNAL = frozenset(vars(nn.Module()))
@@ -181,7 +192,9 @@ def _reading(cls: type, holders: dict[int, str], tracing: _Tracing) -> type | No
     if type(cls) not in (type, ABCMeta):
         return None  # an enumeration, say, whose class makes its objects itself
     try:
-        return type(cls)(cls.__name__, (cls,), {"__getattribute__": read, "__module__": cls.__module__, "__slots__": ()})
+        return type(cls)(
+            cls.__name__, (cls,), {"__getattribute__": read, "__module__": cls.__module__, "__slots__": ()}
+        )
     except TypeError:
         # A class that can't be derived from (final, or of an extension).
         return None

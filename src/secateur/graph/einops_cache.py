@@ -74,6 +74,6 @@ def _axis_lengths(recipe: Any, shape: Sequence[int], given: Iterable[tuple[str, 
         for axis in unknown:
             lengths[axis] = length // times
         if not unknown:
-            # einops has compared them; here traced sizes learn of it.
-            length.__eq__(times)
+            # einops has compared plain numbers; a traced size notes what it must stay equal to.
+            _ = length == times
     return lengths

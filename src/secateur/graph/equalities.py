@@ -12,9 +12,9 @@ from secateur.graph.labels import Labels
 def representatives(pairs: Sequence[tuple[Labels, Labels]], count: int) -> Labels:
     """The smallest label that each label equals, directly or through others, shape (labels,).
 
-    Every round hangs each tree of labels below the smallest of those that it is equated with, then makes all trees flat.
-    A few rounds are enough for what a trace gives, and nothing needs sorting, so that this takes a fraction of the time
-    of a general graph library's components, which a small model would notice.
+    Every round hangs each tree of labels below the smallest that it is equated with, then makes all trees flat. A few
+    rounds are enough for what a trace gives, and nothing is sorted: a fraction of the time of a general graph
+    library's components, which a small model would notice.
 
     Args:
         pairs: arrays whose labels at equal places are equal.

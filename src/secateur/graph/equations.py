@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,7 @@ class SizeEquations:
         variables = list(ratio.powers)
         if len(variables) <= 1:
             for key in variables:
-                self._hold(self._variables[key].atom, equation.reason)
+                self._hold(self._variables[key].atom, self._why(equation))
             return True
         if len(variables) == 2 and sorted(ratio.powers.values()) == [-1, 1]:
             x, y = sorted(variables, key=lambda key: -ratio.powers[key])
@@ -156,6 +157,12 @@ class SizeEquations:
             self._held.setdefault(atom.key, reason)
         else:
             self._facts.fix(atom.labels, reason)
+
+    def _why(self, equation: SizeEquation) -> str:
+        """Why what an equation says must stay, with why its attributes must."""
+        keys = (atom.key for atom in equation.size.atoms() if isinstance(atom, Attribute))
+        held = dict.fromkeys(self._facts.held[key] for key in keys if key in self._facts.held)
+        return "; ".join((equation.reason, *held))
 
     def _relate(self, equation: SizeEquation, x: Atom, y: Atom, ratio: Fraction) -> bool:
         """X = ratio y."""
@@ -214,13 +221,20 @@ class SizeEquations:
         return np.where(labels == NONE, NONE, self._solution.channel_of[labels])
 
     def _hold_one(self, equations: Sequence[SizeEquation]) -> bool:
-        """Nothing more follows: hold the first attribute that nothing defines; False if there is none."""
+        """Nothing more follows: hold an attribute that nothing defines; False if there is none.
+
+        First one that would have to grow when what is measured shrinks: a subtrahend or a divisor.
+        """
         for equation in equations:
-            for atom in equation.size.atoms():
-                if isinstance(atom, Attribute) and atom.key not in self._held and atom.key not in self.following:
-                    self._held[atom.key] = equation.reason
-                    return True
+            growing = [t.up if t.times > 0 else t.down for t in equation.size.terms]
+            free = [atom for atom in (*chain(*growing), *equation.size.atoms()) if self._is_free(atom)]
+            if free:
+                self._hold(free[0], equation.reason)
+                return True
         return False
+
+    def _is_free(self, atom: Atom) -> bool:
+        return isinstance(atom, Attribute) and atom.key not in self._held and atom.key not in self.following
 
     # --- the proof --------------------------------------------------------------------------------------------------
 

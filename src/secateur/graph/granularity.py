@@ -52,7 +52,9 @@ def _matches(path: str, pattern: str) -> bool:
 def granularity_of(site: str, chosen: Mapping[str, Granularity]) -> Granularity:
     """The choice for a place in the code, named by module path and line; the last pattern that matches counts."""
     path = site.partition(" at ")[0] if " at " in site else ""
-    return next((c for pattern, c in reversed(list(chosen.items())) if pattern == "*" or _matches(path, pattern)), "auto")
+    return next(
+        (c for pattern, c in reversed(list(chosen.items())) if pattern == "*" or _matches(path, pattern)), "auto"
+    )
 
 
 def whole_where_chosen(chosen: Mapping[str, Granularity], more: frozenset[str] = frozenset()) -> WholeAt:

@@ -21,9 +21,6 @@ _ENOUGH = 0.5
 
 _OF_INPUTS_AND_OUTPUTS = (algebra.NO_INDEX, "output of the entry point")
 
-_HALF_A_UNIT = 0.5
-"""So much of a unit, or less, is rounded to none (``plan``)."""
-
 
 @dataclass(frozen=True)
 class _Stay:
@@ -40,7 +37,7 @@ class _Stay:
 
 
 def shortfall_warning(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> str | None:
-    """Words for the user if much less leaves than was asked for; None if enough does.
+    """Words for the user if much less leaves than was asked for, because parameter axes must stay; None if enough does.
 
     Args:
         graph: what was traced.
@@ -48,16 +45,22 @@ def shortfall_warning(graph: DependencyGraph, asked: float, kept: Mapping[str, i
         kept: group name to the number of channels that stay; a group not named keeps all.
 
     Returns:
-        If the parameters fall by less than half of ``asked``: by how much, which parameter axes stay (those with most
-        parameters first), and why.
+        If the parameters fall by less than half of ``asked``, and not for want of channels that leave (a small fraction
+        may round to none): by how much, which parameter axes stay (those with most parameters first), and why.
     """
     dense, now = graph.cost().parameters, graph.cost(kept).parameters
     sparsity = 1 - now / dense
-    if sparsity >= _ENOUGH * asked:
+    if sparsity >= _ENOUGH * min(asked, _fraction_of_channels(graph, asked, kept)):
         return None
     return (
         f"only {sparsity:.1%} of the parameters leave where {asked:.1%} was asked for. {what_stays(graph, asked, kept)}"
     )
+
+
+def _fraction_of_channels(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> float:
+    """The fraction of all groups' channels that leaves; where there are no groups, what was asked for."""
+    size = sum(group.size for group in graph.groups)
+    return 1 - sum(kept.get(group.name, group.size) for group in graph.groups) / size if size else asked
 
 
 def unreachable(graph: DependencyGraph, asked: float, of: str) -> str | None:
@@ -90,7 +93,6 @@ def _stays(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> Ite
     pinned: dict[str, list[Unprunable]] = {}
     for item in graph.unprunable:
         pinned.setdefault(item.parameter, []).append(item)
-    coarse = _coarse_groups(graph, asked, kept)
     sizes = graph.cost_model.parameter_terms.terms(graph.kept_vector(kept))
     for spec, size in zip(parameters, sizes.tolist(), strict=True):
         if size <= (1 - _ENOUGH * asked) * np.prod(spec.shape):
@@ -98,26 +100,6 @@ def _stays(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> Ite
         for item in pinned.get(spec.name, ()):
             reasons = tuple(without_module(reason) for reason in item.reasons[:_MOST_REASONS])
             yield _Stay(f"{item.parameter}[{item.axis}]", reasons, size * item.count // item.size)
-        for axis, reason in coarse.get(spec.name, {}).items():
-            yield _Stay(f"{spec.name}[{axis}]", (reason,), size)
-
-
-def _coarse_groups(graph: DependencyGraph, asked: float, kept: Mapping[str, int]) -> dict[str, dict[int, str]]:
-    """Parameter to axis to the reason why a group stays whole: fewer channels can't leave, or it is one unit."""
-    found: dict[str, dict[int, str]] = {}
-    for group in graph.groups:
-        if kept.get(group.name, group.size) < group.size:
-            continue
-        if group.units == 1:
-            reason = f"the {group.size} channels of group {group.name!r} can leave only all together"
-        elif asked * group.units <= _HALF_A_UNIT:
-            what = f"{asked:.1%} of the {group.size} channels of group {group.name!r}"
-            reason = f"{what} rounds to none: they leave {group.step} at a time"
-        else:
-            continue
-        for member in group.members:
-            found.setdefault(member.parameter, {})[member.axis] = reason
-    return found
 
 
 def _gathered(stays: Iterator[_Stay]) -> list[_Stay]:

@@ -96,7 +96,7 @@ def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str)
         return
     if isinstance(size, TracedSize):
         _tie(tracer, labels, size, f"size given to {what}")
-    elif size != -1 and not tracer.in_torch_module:
+    elif size != -1 and not tracer.in_own_sizes:
         tracer.facts.fix(
             labels,
             f"{what} has a size given as a number; -1, or one read from x.shape, would follow ({tracer.where()})",
@@ -152,7 +152,7 @@ def _reshape_to(call: Called, sizes: list[Any], dim: int | None = None) -> Any:
     if widths and tracer.whole_at(site):
         tracer.trace.whole[site] = None
         follows -= widths
-    with _set(tracer, flexible=None if tracer.in_torch_module else follows):
+    with _set(tracer, flexible=None if tracer.in_own_sizes else follows):
         result = call.run()
     splits = [f.labels for f in tracer.labels_of(result) if f.free in widths and len(f.dims) > 1]
     if splits:
@@ -225,7 +225,7 @@ def _repeat(call: Called) -> Any:
 @handles(torch.Tensor.unflatten, torch.unflatten, arguments="input dim sizes")
 def _unflatten(call: Called) -> Any:
     tracer, dim = call.tracer, call["dim"] % call["input"].dim()
-    if not tracer.in_torch_module:
+    if not tracer.in_own_sizes:
         return _reshape_to(call, list(call["sizes"]), dim)
     # nn.Unflatten: whole blocks leave, and the first of its sizes follows.
     with _set(tracer, flexible=frozenset({dim})):
@@ -257,7 +257,7 @@ def _created(call: Called, sizes: Sequence[Any]) -> Any:
     tracer, result = call.tracer, call.run()
     factors = []
     for dim, size in enumerate(sizes):
-        if size > 1 and (tracer.in_torch_module or isinstance(size, TracedSize)):
+        if size > 1 and (tracer.in_own_sizes or isinstance(size, TracedSize)):
             labels = tracer.facts.fresh(int(size))
             factors.append(Factor((dim,), labels))
             if isinstance(size, TracedSize):
@@ -459,7 +459,7 @@ def _layer_norm(call: Called) -> Any:
     first = tensor.dim() - len(shape)
     for position, size in enumerate(shape):
         labels = labels_along(tracer.labels_of(tensor), first + position)
-        if labels is not None and tracer.in_torch_module:
+        if labels is not None and tracer.in_own_sizes:
             tracer.count_by(f"normalized_shape[{position}]", labels)
         _given(tracer, tensor, first + position, size, call.name)
     return call.run()
@@ -472,7 +472,7 @@ def _channel_norm(call: Called) -> Any:
     if isinstance(call.get("num_groups"), TracedSize):
         _tie_to_constant(call.tracer, call["num_groups"], f"number of groups of {call.name}")
     labels = labels_along(call.tracer.labels_of(call["input"]), 1)
-    if labels is not None and call.tracer.in_torch_module:
+    if labels is not None and call.tracer.in_own_sizes:
         attribute = "num_channels" if "group" in call.name else "num_features"
         call.tracer.count_by(attribute, labels)
     return call.run()
@@ -511,7 +511,7 @@ def _attention(call: Called) -> Any:
     inner, outer = labels_along(tracer.labels_of(out_weight), 1), labels_along(tracer.labels_of(query), query.dim() - 1)
     reason = f"width of nn.MultiheadAttention and of its input ({tracer.where()})"
     if inner is not None:
-        if outer is None or not tracer.in_torch_module:
+        if outer is None or not tracer.in_own_sizes:
             tracer.facts.fix(inner, f"{algebra.NO_INDEX}: {reason}")
         else:
             tracer.facts.same_count(inner, outer, reason)

@@ -18,6 +18,7 @@ from secateur.graph.attributes import attributes_kept
 from secateur.graph.build import build_graph
 from secateur.graph.collector import collector_paused
 from secateur.graph.components import ComponentMap, ComponentPart, ComponentSpec, component_map, listed, paths_of
+from secateur.graph.einops_cache import einops_sizes_followed
 from secateur.graph.entry_point import EntryPoint, as_entry_point, inputs_of, tensors_in
 from secateur.graph.granularity import (
     Granularity,
@@ -145,6 +146,7 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
         structure_unchanged(model),
         _without_autocast_cache(),
         plain_kernels(),
+        einops_sizes_followed(),
         tracer.watching_modules(),
     ):
         try:

@@ -158,6 +158,26 @@ class TracedSize(int):
     def __pos__(self) -> TracedSize:
         return self
 
+    def __mod__(self, other: Any) -> Any:
+        return self._remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return self._remainder(other, self)
+
+    def _remainder(self, above: Any, below: Any) -> Any:
+        """No remainder, now and when channels are gone, if what is divided stays a multiple."""
+        if not isinstance(above, int) or not isinstance(below, int):
+            return NotImplemented
+        labels = above.source.labels if isinstance(above, TracedSize) else None
+        if int(above) % int(below) or labels is None or int(below) < 1:
+            return self._opaque(int(above) % int(below), "mod", above if below is self else below)
+        for source in _sources(below):
+            source.pin("mod")
+        if int(below) > 1:
+            tracer = self.source.tracer
+            tracer.facts.balance(labels.reshape(int(below), -1), f"a multiple of {int(below)} ({tracer.where()})")
+        return 0
+
     def _expression(self, other: Any) -> Expression | None:
         """What another operand counts; None if it isn't an integer."""
         if isinstance(other, TracedSize):
@@ -174,7 +194,7 @@ class TracedSize(int):
 
     def _compared(self, other: object, *, equal: bool) -> bool:
         """A test that comes out equal may come out otherwise once channels are gone, unless both sides shrink alike."""
-        if equal is True and not self.source.tracer.in_torch_module:
+        if equal is True and not self.source.tracer.in_own_sizes:
             if isinstance(other, TracedSize):
                 self.source.equals(other.source, "compared as equal")
             elif type(other) is int:
@@ -189,7 +209,7 @@ class TracedSize(int):
         return getattr(function, method)(*plain, **kwargs)
 
 
-_OPAQUE = names("mod rmod divmod rdivmod abs invert lshift rlshift rshift rrshift and rand or ror xor rxor")
+_OPAQUE = names("divmod rdivmod abs invert lshift rlshift rshift rrshift and rand or ror xor rxor")
 _NUMERIC = names("float truediv rtruediv pow rpow")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -25,6 +26,7 @@ from secateur.graph.components import ComponentMap
 from secateur.graph.dispatch import EagerDispatchMode
 from secateur.graph.entry_point import call_forward
 from secateur.graph.labels import Factor, Factors, Facts, Labels
+from secateur.graph.own_sizes import keeps_its_sizes
 from secateur.graph.rules import Extents, OpCall, find_rule
 from secateur.graph.rules.contraction import ATTENTION
 from secateur.graph.rules.homogeneous import is_homogeneous
@@ -160,7 +162,7 @@ class Tracer(EagerDispatchMode):
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state(self, tensor: torch.Tensor) -> State:
-        """What is known of a tensor; under ``torch.vmap``, of the one that the code sees, without the mapped dimension."""
+        """What is known of a tensor; under ``torch.vmap``, as the code sees it, without the mapped dimension."""
         found: State | None = self._states.get(tensor)
         if found is not None:
             return found
@@ -236,10 +238,10 @@ class Tracer(EagerDispatchMode):
         return next((self._paths[id(m)] for m in reversed(self._stack) if id(m) in self._paths), "")
 
     @property
-    def in_torch_module(self) -> bool:
-        """Whether torch.nn's own code is running: its integers are attributes that surgery keeps true."""
+    def in_own_sizes(self) -> bool:
+        """Whether code is running whose integers surgery keeps true: torch.nn's own, or a registered module's."""
         module = self.module
-        return id(module) in self._paths and type(module).__module__.startswith("torch.nn.modules")
+        return module is not None and id(module) in self._paths and keeps_its_sizes(module)
 
     # --- operators --------------------------------------------------------------------------------------------------
 
@@ -248,6 +250,10 @@ class Tracer(EagerDispatchMode):
         if func.namespace == "prim":
             # Of a fake tensor, that it has a device is told as an operator.
             return func(*args, **kwargs)
+        given = _flat_tensors([*args, *kwargs.values()])
+        reason = next(filter(None, map(_why_unfollowed, given)), None)
+        if reason is not None:
+            return self._leave_alone(func, args, kwargs, reason)
         if _is_composite(func):
             # Under inference mode the dispatcher hands composite operators over whole.
             with self:
@@ -263,6 +269,16 @@ class Tracer(EagerDispatchMode):
                     (sys.intern(call.name), sys.intern(call.where), tuple(t.shape for t in call.outputs))
                 )
             self.following = False
+        return result
+
+    def _leave_alone(self, func: Any, args: Any, kwargs: Any, reason: str) -> Any:
+        """Run an operator of tensors that aren't plain ones: whatever goes in must stay."""
+        result = func(*args, **kwargs)
+        for tensor in _flat_tensors([*args, *kwargs.values()]):
+            self.trace.mixed_in_use |= self.state(tensor).mixed
+            self._use_positions(tensor, f"{func.overloadpacket} in {self.where()}")
+            for factor in self.labels_of(tensor):
+                self.facts.fix(factor.labels, f"{reason} ({func.overloadpacket} in {self.where()})")
         return result
 
     def _before_reshape(self, func: Any, args: Any) -> tuple[torch.Tensor, ...]:
@@ -293,7 +309,7 @@ class Tracer(EagerDispatchMode):
             where="",
             flexible=self.flexible,
             sized=self.sized,
-            resizable=self.resizable or self.in_torch_module,
+            resizable=self.resizable or self.in_own_sizes,
         )
         for tensor in call.tensors():
             if tensor in self._owner:
@@ -304,7 +320,9 @@ class Tracer(EagerDispatchMode):
                 self.trace.mixed_in_use |= self.state(tensor).mixed
                 self._use_positions(tensor, f"{call.name} in {self.where()}")
             return None
-        if not self.resizable and not self.flexible and all(self.state(t) is _UNKNOWN for t in call.tensors()):
+        # Where torch itself expands one, what it expands it for may follow.
+        follows = self.resizable or self.flexible or (self.flexible is None and call.name == "aten.expand")
+        if not follows and all(self.state(t) is _UNKNOWN for t in call.tensors()):
             return None
         call.where = self.where()
         return call
@@ -362,7 +380,7 @@ class Tracer(EagerDispatchMode):
         if call.name.removeprefix("aten.") not in ATTENTION:
             self.trace.summed.extend(mask.factor.labels for mask in call.masked)
         self._counted.update(call.counted)
-        if self.in_torch_module:
+        if self.in_own_sizes:
             for name, labels in call.counted.items():
                 self.count_by(name, labels)
 
@@ -396,7 +414,7 @@ class Tracer(EagerDispatchMode):
     def where(self) -> str:
         """Module path and source line of the user's code that is running, as far as there are any."""
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith((_OWN_FOLDER, _TORCH_FOLDER)):
+        while frame is not None and _is_of_a_library(frame.f_code.co_filename):
             # Below the call of the model's forward there is only what called Secateur.
             frame = frame.f_back if frame.f_code is not call_forward.__code__ else None
         path = self.module_path
@@ -426,6 +444,11 @@ class Tracer(EagerDispatchMode):
             ):
                 stack.callback(register(hook).remove)
             yield
+
+
+def _is_of_a_library(file: str) -> bool:
+    """Whether the code of a file is not the user's: ours, torch's, or that of einops, which only calls torch."""
+    return file.startswith((_OWN_FOLDER, _TORCH_FOLDER)) or Path(file).parent.name == "einops"
 
 
 @contextmanager
@@ -486,6 +509,15 @@ def _flat_tensors(result: Any) -> list[torch.Tensor]:
     return []
 
 
+def _why_unfollowed(tensor: torch.Tensor) -> str | None:
+    """Why the indices of a tensor aren't followed, if it isn't a plain one."""
+    if type(tensor) in (torch.Tensor, nn.Parameter):
+        return "a nested tensor, whose indices aren't followed; pad it while pruning" if tensor.is_nested else None
+    if hasattr(type(tensor), "__tensor_flatten__"):
+        return f"a tensor of class {type(tensor).__name__}, whose indices aren't followed; trace with plain tensors"
+    return None
+
+
 def _without(factors: Factors, dim: int) -> Factors:
     """Labels of one element of a dimension, whose rows, if there are any, keep equally many."""
     result = []
@@ -494,7 +526,7 @@ def _without(factors: Factors, dim: int) -> Factors:
             continue
         if dim in factor.dims:
             axis = factor.dims.index(dim)
-            factor = Factor(factor.dims[:axis] + factor.dims[axis + 1 :], factor.labels.take(0, axis=axis))
+            factor = Factor(factor.dims[:axis] + factor.dims[axis + 1 :], np.take(factor.labels, 0, axis=axis))
         result.append(factor.moved({d: d - (d > dim) for d in factor.dims}))
     return tuple(result)
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save as to_bytes
 from safetensors.torch import save_file
 from torch import nn
 
@@ -32,7 +33,8 @@ def save(model: nn.Module, plan: PruningPlan, path: str | os.PathLike[str]) -> N
 
     Raises:
         PlanError: the model doesn't have the shapes that the plan leaves.
-        StorageError: the folder holds other files or can't be written, or the model has state that is no tensor.
+        StorageError: the folder holds other files or can't be written, or the model has state that is no tensor, or of
+            a type that safetensors doesn't have.
     """
     _check_is_smaller_model(model, plan)
     folder = Path(path).resolve()
@@ -76,6 +78,20 @@ def _check_storable(model: nn.Module) -> None:
                 f"{type(module).__name__} at {path or 'the top'!r} has extra state of its own, and only parameters and "
                 "buffers can be stored without pickle; register it as a buffer"
             )
+    tensors, _ = stored_tensors(model)
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        if not _has(dtype):
+            name = next(name for name, tensor in tensors.items() if tensor.dtype == dtype)
+            raise StorageError(f"{name} is of {dtype}, which safetensors files can't hold; convert it first")
+
+
+def _has(dtype: torch.dtype) -> bool:
+    """Whether safetensors has a type."""
+    try:
+        to_bytes({"": torch.empty(0, dtype=dtype)})
+    except KeyError:  # it looks its types up
+        return False
+    return True
 
 
 def _write(model: nn.Module, plan: PruningPlan, folder: Path) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ import torch
 from torch import nn
 
 from secateur.calibration import CalibrationData, evaluating
-from secateur.errors import CalibrationError, SecateurWarning
+from secateur.errors import CalibrationError, warn
 from secateur.graph.components import ComponentSpec, component_map
 from secateur.graph.storage import storage_address
 from secateur.plan import PruningPlan
@@ -240,13 +239,11 @@ def distill(
     report = distillation.run(small, model, calibration)
     if report.left_out:
         listing = "; ".join(f"{name}: {reason}" for name, reason in report.left_out.items())
-        warnings.warn(f"what distillation doesn't compare: {listing}", SecateurWarning, stacklevel=2)
+        warn(f"what distillation doesn't compare: {listing}")
     if not report.improved and report.error_before > 0:
-        warnings.warn(
+        warn(
             f"distillation has not lowered the error ({report.error_before:.3g}) in {report.steps} steps, so that the"
-            " weights were left as they were; give it more time, or a smaller learning_rate",
-            SecateurWarning,
-            stacklevel=2,
+            " weights were left as they were; give it more time, or a smaller learning_rate"
         )
     return small
 

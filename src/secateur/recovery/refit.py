@@ -19,7 +19,6 @@ models with half of the channels gone, the error after eight steps was below 1 %
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +41,7 @@ from secateur.calibration import (
     survey_reached,
     warn_few_rows,
 )
-from secateur.errors import CalibrationError, SecateurWarning
+from secateur.errors import CalibrationError, warn
 from secateur.graph.groups import Consumer
 from secateur.plan import PruningPlan
 from secateur.recovery.both_models import check_pruned
@@ -149,7 +148,7 @@ def refit(
     report = refit_consumers(small, model, plan, calibration, ridge=ridge, passes=passes, steps=steps)
     if report.skipped:
         listing = "; ".join(map(str, report.skipped))
-        warnings.warn(f"consumers that refit leaves as surgery left them: {listing}", SecateurWarning, stacklevel=2)
+        warn(f"consumers that refit leaves as surgery left them: {listing}")
     return small
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import PlanError
+from secateur.graph.own_sizes import registered_update
 
 _STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+)\]|\['(?P<item>[^']*)'\]")
 _PARAMETRIZATIONS = ".parametrizations."
@@ -142,7 +143,8 @@ def _owners(names: Iterable[str]) -> set[str]:
 
 
 def _update_for(cls: type[nn.Module]) -> Callable[[Any], None] | None:
-    return next((_UPDATES[base] for base in cls.__mro__ if base in _UPDATES), None)
+    registered = registered_update(cls)
+    return registered or next((_UPDATES[base] for base in cls.__mro__ if base in _UPDATES), None)
 
 
 def _linear(m: nn.Linear) -> None:

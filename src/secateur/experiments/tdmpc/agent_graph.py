@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -10,7 +9,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from secateur.allocation import Sparsity
-from secateur.errors import SecateurWarning, TargetError
+from secateur.errors import TargetError, warn
 from secateur.experiments.tdmpc.visits import Visits
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import DependencyGraph
@@ -56,11 +55,9 @@ def trace_agent(
     graph = trace(model, run=run or visits.head(rows).run, components=COMPONENTS)
     unreached = [component.name for component in graph.components if not _is_reached(graph, component)]
     if unreached:
-        warnings.warn(
+        warn(
             f"the entry point never reaches {', '.join(map(repr, unreached))}: nothing of it can be pruned; call it in "
-            "run= if it should be",
-            SecateurWarning,
-            stacklevel=2,
+            "run= if it should be"
         )
     return graph
 
