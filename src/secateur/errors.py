@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import warnings
 from pathlib import Path
 from types import FrameType
 
-_PACKAGE = str(Path(__file__).parent)
+# Frames that are nobody's call: the package's own, and those of its context managers.
+_INSIDE = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__)
 
 
 class SecateurError(Exception):
@@ -69,7 +72,7 @@ class SecateurWarning(UserWarning):
 def warn(message: str) -> None:
     """Give a :class:`SecateurWarning` that points at the line which called Secateur, however deep inside this is."""
     frame: FrameType = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(_INSIDE) and frame.f_back is not None:
         frame = frame.f_back
     # What warnings.warn does with a stacklevel; its skip_file_prefixes exists from Python 3.12 on only.
     warnings.warn_explicit(

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateur.allocation import Constraint, Evaluation, Objective, Problem, Sparsity
+from secateur.allocation import Constraint, Evaluation, Measurements, Objective, Problem, Sparsity
+from secateur.allocation.evaluator import Evaluator
 from secateur.graph.cost import IntArray
 from secateur.graph.graph import DependencyGraph
 from tests.handmade import random_scores
@@ -36,6 +37,9 @@ class Formulas:
     @property
     def objective(self) -> Objective | None:
         return None if self.formula is None else self.wrap(lambda model: torch.nan)
+
+    def beside(self, name: str, evaluator: Evaluator, *, counted: bool = False) -> Measurements:
+        raise AssertionError(f"there is no model to measure {name} of")
 
     def expect(self, evaluations: int) -> None:
         self.expected += evaluations

@@ -16,6 +16,7 @@ from secateur.allocation import (
     BlackBox,
     Constraint,
     Evaluation,
+    Measurements,
     Minimize,
     Objective,
     Problem,
@@ -26,6 +27,7 @@ from secateur.allocation import (
     meet,
     uniform_path,
 )
+from secateur.allocation.evaluator import Evaluator
 from secateur.allocation.proposers import CovarianceMatrixAdaptation, Proposer, TreeParzen
 from secateur.errors import ConstraintError, InfeasibleError, ObjectiveError, SearchError
 from secateur.graph.graph import DependencyGraph
@@ -46,6 +48,9 @@ class Formula:
     calibration: Any = None
     batches: list[int] = field(default_factory=list)
     announced: int = 0
+
+    def beside(self, name: str, evaluator: Evaluator, *, counted: bool = False) -> Measurements:
+        raise AssertionError(f"there is no model to measure {name} of")
 
     def expect(self, evaluations: int) -> None:
         self.announced += evaluations

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from secateur.graph.dispatch import EagerDispatchMode
 from tests.graph.oracle import Axis, Case, Kept, Observation, Place, broadcast
 
 _TRIALS = 100
 _DRAWS = 400
 
 
-class _Masking(TorchDispatchMode):
+class _Masking(EagerDispatchMode):
     """Runs an operator's tensors through masks on the way."""
 
     def __init__(self, keep: dict[tuple[int, int], torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._keep = keep
         self._number = -1
 

@@ -224,8 +224,9 @@ def test_a_parameter_whose_values_change_is_warned_of() -> None:
     def renormalise(m: Restless) -> None:
         m.inner.body.weight.div_(m.inner.body.weight.norm())
 
-    with pytest.warns(SecateurWarning, match=r"running Restless changes its parameter 'inner\.body\.weight' in place"):
+    with pytest.warns(SecateurWarning, match=r"changes its parameter 'inner\.body\.weight' in place") as caught:
         trace(Restless(renormalise).eval(), X)
+    assert caught[0].filename == __file__
 
 
 def test_a_model_that_only_its_first_run_completes() -> None:
@@ -273,8 +274,9 @@ def test_another_model_in_the_run_is_warned_of() -> None:
         out: torch.Tensor = teacher(model(X))
         return out
 
-    with pytest.warns(SecateurWarning, match=r"modules whose parameters Sequential doesn't have \(Linear\)"):
+    with pytest.warns(SecateurWarning, match=r"modules whose parameters Sequential doesn't have \(Linear\)") as caught:
         graph = trace(net(), run=run)
+    assert caught[0].filename == __file__
     assert [g.size for g in graph.groups] == [20]
 
 

@@ -1,4 +1,4 @@
-"""Attention as well-known models write it: windows, relative positions, rotations, shared keys, queries of their own."""
+"""Attention as well-known models write it: windows, relative positions, rotations, shared keys, learned queries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.models.case import Case
-from tests.models.vectors import vector, vectors
+from tests.models.vectors import vector
 
 
 class Swin(nn.Module):
@@ -108,7 +108,7 @@ class RelativeBias(nn.Module):
         elif how == "alibi":
             self.register_buffer("slopes", 2.0 ** -torch.arange(1.0, 5.0))
         else:
-            self.bias = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 4, bias=False))
+            self.net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 4, bias=False))
         self.how, self.whole_heads = how, whole_heads
 
     def forward(self, tokens: torch.Tensor) -> Any:
@@ -127,11 +127,13 @@ class RelativeBias(nn.Module):
             return self.bias((apart + 4).clamp(0, 8)).permute(2, 0, 1).unsqueeze(0)
         if self.how == "alibi":
             return self.slopes.view(-1, 1, 1) * -apart.abs()
-        return 16 * torch.sigmoid(self.bias(apart[..., None].to(self.head.weight.dtype))).permute(2, 0, 1)
+        return 16 * torch.sigmoid(self.net(apart[..., None].to(self.head.weight.dtype))).permute(2, 0, 1)
 
 
 class RotaryPairs(nn.Module):
     """Rotary positions over neighbouring channels: by strided slices, by complex numbers, or by pairs of a view."""
+
+    angles: torch.Tensor
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -271,7 +273,7 @@ class DecoderLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.own = nn.MultiheadAttention(12, 3)
-        self.cross = nn.MultiheadAttention(12, 4)
+        self.cross = nn.MultiheadAttention(12, 3)
         self.up, self.down = nn.Linear(12, 16), nn.Linear(16, 12)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(12), nn.LayerNorm(12), nn.LayerNorm(12)
 
@@ -283,7 +285,7 @@ class DecoderLayer(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Keys and values are contracted first: a positive feature map instead of the softmax."""
+    """Keys and values are contracted first: squares instead of the softmax."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -295,7 +297,7 @@ class LinearAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         x = torch.cos(self.embed(x))
         q, k, v = (layer(x).unflatten(-1, (3, -1)) for layer in (self.q, self.k, self.v))
-        q, k = F.elu(q) + 1, F.elu(k) + 1
+        q, k = q.pow(2), k.pow(2)
         state = torch.einsum("bnhd,bnhe->bhde", k, v)
         scale = 1 / torch.einsum("bnhd,bhd->bnh", q, k.sum(1))
         y = torch.einsum("bnhd,bhde,bnh->bnhe", q, state, scale)
@@ -447,34 +449,116 @@ def tokens(*shape: int) -> Any:
     return lambda: torch.randint(11, shape)
 
 
+HEADED = {"embed": 8, "q": 12, "v": 12}
+FUSED = {"embed": 8, "qkv": 6, "qkv#2": 6}
+SWIN = {"patches": 12, "blocks.0.mlp.0": 16, "blocks.1.mlp.0": 16, "merge": 20}
+SWIN_MIXING = {"patches": "layer_norm", "merge": "layer_norm"}
+WINDOWS = {f"blocks.{block}.qkv{part}": 12 for block in (0, 1) for part in ("", "#2")}
+DETR = {"backbone.0": 6, "rows": 6, "columns": 6, "encoder.attention": 3, "encoder.up": 16}
+
+
+def biased(how: str, *, whole_heads: bool, more: dict[str, int] | None = None) -> Case:
+    """Relative positions: the heads' biases stay where every head shrinks, and leave with whole heads."""
+    groups = {"embed": 8, "q": 4} if whole_heads else HEADED
+    return Case(
+        f"bias-{how}{'-whole-heads' if whole_heads else ''}",
+        lambda: RelativeBias(how, whole_heads=whole_heads),
+        tokens(2, 5),
+        groups | (more or {}),
+        {} if whole_heads else {"q": 4, "v": 4},
+    )
+
+
 CASES: list[Case] = [
-    Case("swin", Swin, vector(2, 1, 8, 8), {}),
-    Case("swin-whole-heads", lambda: Swin(whole_heads=True), vector(2, 1, 8, 8), {}),
-    *(
-        Case(
-            f"bias-{how}{'-whole-heads' if whole else ''}",
-            lambda how=how, whole=whole: RelativeBias(how, whole_heads=whole),
-            tokens(2, 4),
-            {},
-        )
-        for how in ("t5", "alibi", "cpb")
-        for whole in (False, True)
+    Case(
+        "swin",
+        Swin,
+        vector(2, 1, 8, 8),
+        SWIN | WINDOWS,
+        dict.fromkeys(WINDOWS, 3),
+        SWIN_MIXING,
+        tuple(frozenset({f"blocks.{block}.qkv", f"blocks.{block}.qkv#2"}) for block in (0, 1)),
     ),
-    *(
-        Case(f"rotary-{how}", lambda how=how: RotaryPairs(how), vector(2, 4, 5), {})
-        for how in ("slices", "complex", "pairs")
+    Case(
+        "swin-whole-heads",
+        lambda: Swin(whole_heads=True),
+        vector(2, 1, 8, 8),
+        SWIN | {"blocks.0": 3, "blocks.1": 3},
+        mixing=SWIN_MIXING,
     ),
-    Case("rotary-partial", PartialRotary, tokens(2, 4), {}),
-    *(
-        Case(f"grouped-query-{how}", lambda how=how: FusedGroupedQuery(how), vector(2, 4, 5), {})
-        for how in ("falcon", "torch", "shared")
+    biased("t5", whole_heads=False),
+    biased("t5", whole_heads=True),
+    biased("alibi", whole_heads=False),
+    biased("alibi", whole_heads=True),
+    biased("cpb", whole_heads=False, more={"net.0": 6}),
+    biased("cpb", whole_heads=True, more={"net.0": 6}),
+    Case("rotary-slices", lambda: RotaryPairs("slices"), vector(2, 4, 5), {"embed": 8, "q": 3, "v": 12}, {"v": 2}),
+    Case("rotary-complex", lambda: RotaryPairs("complex"), vector(2, 4, 5), {"embed": 8, "q": 3, "v": 12}, {"v": 2}),
+    Case("rotary-pairs", lambda: RotaryPairs("pairs"), vector(2, 4, 5), {"embed": 8, "q": 3, "v": 12}, {"v": 2}),
+    Case(
+        "rotary-partial",
+        PartialRotary,
+        tokens(2, 4),
+        {"embed": 8, "qkv": 2, "qkv#2": 2, "qkv#3": 12},
+        {"qkv#3": 2},
+        ties=(frozenset({"qkv", "qkv#2", "qkv#3"}),),
     ),
-    Case("detr", Detr, vector(2, 1, 6, 6), {}),
-    Case("linear-attention", LinearAttention, vector(2, 4, 5), {}),
-    Case("cross-covariance", CrossCovariance, vector(2, 4, 5), {}),
-    Case("pooled", Pooled, vector(2, 4, 5), {}),
-    Case("two-towers", TwoTowers, lambda: (torch.randn(3, 1, 4, 4), torch.randint(11, (3, 4))), {}),
-    Case("cached-decoder", CachedDecoder, tokens(2, 3), {}),
-    Case("non-local", NonLocal, vector(2, 2, 3, 3), {}),
-    Case("latent-attention", LatentAttention, tokens(2, 4), {}),
+    Case(
+        "grouped-query-falcon", lambda: FusedGroupedQuery("falcon"), vector(2, 4, 5), {"embed": 8, "qkv": 3}, mask="all"
+    ),
+    Case(
+        "grouped-query-torch",
+        lambda: FusedGroupedQuery("torch"),
+        vector(2, 4, 5),
+        FUSED,
+        {"qkv": 2, "qkv#2": 2},
+        ties=(frozenset({"qkv", "qkv#2"}),),
+    ),
+    Case(
+        "grouped-query-shared", lambda: FusedGroupedQuery("shared"), vector(2, 4, 5), {"embed": 8, "qkv": 3}, mask="all"
+    ),
+    Case(
+        "detr",
+        Detr,
+        vector(2, 1, 6, 6),
+        DETR | {"decoder.own": 3, "decoder.cross": 3, "decoder.up": 16, "boxes.0": 9},
+    ),
+    Case("linear-attention", LinearAttention, vector(2, 4, 5), {"embed": 8, "q": 4, "v": 3}),
+    Case(
+        "cross-covariance",
+        CrossCovariance,
+        vector(2, 4, 5),
+        {"embed": 8, "qkv": 4, "qkv#2": 4},
+        mixing={"qkv#2": "softmax"},
+        ties=(frozenset({"qkv", "qkv#2"}),),
+    ),
+    Case(
+        "pooled",
+        Pooled,
+        vector(2, 4, 5),
+        {"latents": 3, "latents#2": 8, "embed": 9, "q": 12, "kv": 12, "reader": 4},
+        {"q": 3, "kv": 3},
+        {"latents": "softmax"},
+        (frozenset({"q", "kv"}), frozenset({"latents#2", "reader"})),
+        counted=False,  # torch's counter follows gradients, which the class token has none of its own
+    ),
+    Case(
+        "two-towers",
+        TwoTowers,
+        lambda: (torch.randn(3, 1, 4, 4), torch.randint(11, (3, 4))),
+        {"image.0": 6, "image.3": 9, "image_projection": 10, "text": 8, "block.self_attn": 2, "block.linear1": 12},
+        mixing={"text": "layer_norm"},
+        ties=(frozenset({"text", "block.self_attn"}),),
+    ),
+    Case("cached-decoder", CachedDecoder, tokens(2, 3), HEADED | {"up": 14}, {"q": 3, "v": 3}),
+    Case("non-local", NonLocal, vector(2, 2, 3, 3), {"stem": 8, "query": 4, "value": 6}),
+    Case(
+        "latent-attention",
+        LatentAttention,
+        tokens(2, 4),
+        {"embed": 8, "q.0": 5, "q.2": 12, "narrow": 6, "wide": 12},
+        {"q.2": 3, "wide": 3},
+        {"q.0": "mean", "narrow": "mean"},
+        (frozenset({"q.2", "wide"}),),
+    ),
 ]

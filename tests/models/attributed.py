@@ -87,7 +87,10 @@ class Gpt2Block(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2 = nn.LayerNorm(config.hidden_size), nn.LayerNorm(config.hidden_size)
         self.attn = Gpt2Attention(config)
-        self.c_fc, self.c_proj = Conv1D(config.inner_size, config.hidden_size), Conv1D(config.hidden_size, config.inner_size)
+        self.c_fc, self.c_proj = (
+            Conv1D(config.inner_size, config.hidden_size),
+            Conv1D(config.hidden_size, config.inner_size),
+        )
 
     def forward(self, x: torch.Tensor) -> Any:
         x = x + self.attn(self.ln_1(x))
@@ -480,7 +483,12 @@ CASES: list[Case] = [
     Case("cell-policy-lstm", lambda: CellPolicy(nn.LSTMCell), vector(2, 3, 5), {}),
     Case("cell-policy-rnn", lambda: CellPolicy(nn.RNNCell), vector(2, 3, 5), {}),
     Case("sim-norm-attribute", lambda: nn.Sequential(nn.Linear(6, 24), SimNorm(8), nn.Linear(24, 2)), vector(4, 6), {}),
-    Case("channel-norm", lambda: nn.Sequential(nn.Conv2d(2, 8, 3), ChannelNorm(8), nn.Conv2d(8, 1, 1)), vector(2, 2, 5, 5), {}),
+    Case(
+        "channel-norm",
+        lambda: nn.Sequential(nn.Conv2d(2, 8, 3), ChannelNorm(8), nn.Conv2d(8, 1, 1)),
+        vector(2, 2, 5, 5),
+        {},
+    ),
     Case("stages", Stages, vector(2, 2, 5, 5), {}),
     Case("decoder", Decoder, vector(2, 5), {}),
     Case("property", Property, vector(4, 6), {}),

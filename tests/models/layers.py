@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tests.models.case import Case
-from tests.models.habits import ENC, MAPS, chain, convs, habit, hidden, tensors
+from tests.models.habits import ENC, MAPS, chain, convs, habit, tensors
 from tests.models.vectors import Mlp, vector, vectors
 
 
@@ -83,6 +83,11 @@ class LowRankUpdate(nn.Module):
         return weight + self.up @ self.down
 
 
+def symmetric() -> nn.Module:
+    square = parametrize.register_parametrization(nn.Linear(8, 8), "weight", Symmetric())
+    return nn.Sequential(nn.Linear(5, 8), nn.SiLU(), square, nn.SiLU(), nn.Linear(8, 3))
+
+
 def low_rank_updates() -> nn.Module:
     model = Mlp(5, 9, 8, 3, act=nn.SiLU).requires_grad_(False)
     for layer in (model[0], model[2]):
@@ -143,10 +148,10 @@ class StochasticResNet(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         x = torch.cos(self.stem(x))
         for block in self.blocks:
-            if self.training:
-                x = x + block(x) if torch.rand(()) < 0.8 else x
-            else:
+            if not self.training:
                 x = x + 0.6 * block(x)
+            elif torch.rand(()) < 0.8:
+                x = x + block(x)
         return self.head(x)
 
 
@@ -156,6 +161,7 @@ class Excited(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.stem = nn.Conv2d(2, 8, 3, padding=1)
+        self.gate: nn.Module
         if how == "efficient":
             self.gate = nn.Conv1d(1, 1, 3, padding=1, bias=False)
         elif how == "linear":
@@ -323,16 +329,21 @@ class OwnLinear(torch.autograd.Function):
         return gradients[0].view(-1, ctx.width).mm(weight), gradients[0].t().mm(x)
 
 
+def apply(function: Any, *tensors: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = function.apply(*tensors)
+    return result
+
+
 def own_function(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](Square.apply(m.inner[0](x)))
+    return m.inner[1](apply(Square, m.inner[0](x)))
 
 
 def straight_through(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](Rounded.apply(torch.tanh(m.inner[0](x))))
+    return m.inner[1](apply(Rounded, torch.tanh(m.inner[0](x))))
 
 
 def own_linear(m: Any, x: torch.Tensor) -> Any:
-    return m.inner[1](torch.cos(OwnLinear.apply(x, m.inner[0].weight)))
+    return m.inner[1](torch.cos(apply(OwnLinear, x, m.inner[0].weight)))
 
 
 class OnlineAndTarget(nn.Module):
@@ -348,6 +359,15 @@ class OnlineAndTarget(nn.Module):
         with torch.no_grad():
             target = F.normalize(self.target(y), dim=-1)
         return 2 - 2 * (F.normalize(self.predictor(self.online(x)), dim=-1) * target).sum(-1)
+
+
+def updated(model: Any, inputs: Any) -> Any:
+    """The loss, then where the target would go next, towards the online network: so their widths stay equal."""
+    loss = model(*inputs)
+    with torch.no_grad():
+        for follower, leader in zip(model.target.parameters(), model.online.parameters(), strict=True):
+            follower.lerp(leader, 0.01)
+    return loss
 
 
 def averaged() -> nn.Module:
@@ -405,7 +425,7 @@ def weight_standardised(m: Any, x: torch.Tensor) -> Any:
 
 
 def modulated_convolution(m: Any, x: torch.Tensor) -> Any:
-    """StyleGAN: weights scaled per sample and input channel, then normalised, all samples in one grouped convolution."""
+    """StyleGAN: weights scaled per sample and input channel, then normalised; a group of one convolution per sample."""
     stem, style, head = m.inner
     h = torch.cos(stem(x))
     b, c, height, width = h.shape
@@ -446,71 +466,125 @@ def response_normalised(m: Any, x: torch.Tensor) -> Any:
     return m.inner[1](m.gain * (h * (size / (size.mean(1, keepdim=True) + 1e-6))) + m.bias + h)
 
 
-def maxed_and_pooled(m: Any, x: torch.Tensor) -> Any:
+def generalised_mean(m: Any, x: torch.Tensor) -> Any:
     """A generalised mean over positions with a learned power."""
     h = F.softplus(m.inner[0](x))
     return m.inner[1](h.pow(m.power).mean((2, 3), keepdim=True).pow(1 / m.power))
 
 
+TWO = {"0": 9, "2": 8}
+WHOLE: dict[str, Any] = {"dim": None}
+MAPS_OF_TWO = {"0": 6, "2": 5}
+CAIT = {"token": 8, "qkv": 6, "qkv#2": 6, "mlp.0": 12}
+CAIT_BLOCKS = {"qkv": 2, "qkv#2": 2}
+CAIT_TIES = (frozenset({"qkv", "qkv#2"}),)
+DEEP = {"stem": 6, "blocks.0.0": 7, "blocks.1.0": 7, "blocks.2.0": 7}
+ONLINE = {"online.0": 9, "online.2": 8, "online.4": 7, "predictor.0": 10, "predictor.2": 7}
+
+
+def parametrisation(
+    name: str, how: Callable[[nn.Module], nn.Module], groups: dict[str, int] | None = None, **expected: Any
+) -> Case:
+    return Case(name, parametrised(how), vector(4, 5), TWO if groups is None else groups, **expected)
+
+
+def excited(how: str, groups: dict[str, int], **expected: Any) -> Case:
+    return Case(f"excited-{how.replace(' ', '-')}", lambda: Excited(how), vector(2, 2, 4, 4), groups, **expected)
+
+
+def unshuffled(how: str) -> Case:
+    return Case(f"unshuffled-{how}", lambda: Unshuffled(how), vector(2, 1, 4, 4), {"stem": 5, "inside": 3})
+
+
 CASES: list[Case] = [
-    Case("weight-norm-hook", parametrised(by_hook(nn.utils.weight_norm)), vector(4, 5), {}),
-    Case("weight-norm-columns", parametrised(lambda m: parametrizations.weight_norm(m, dim=1)), vector(4, 5), {}),
-    Case("weight-norm-maps", parametrised_maps(parametrizations.weight_norm), vector(2, 2, 4, 4), {}),
-    Case("weight-norm-whole", parametrised(lambda m: parametrizations.weight_norm(m, dim=None)), vector(4, 5), {}),
-    Case("spectral-norm", parametrised(parametrizations.spectral_norm), vector(4, 5), {}),
-    Case("spectral-norm-training", parametrised(parametrizations.spectral_norm), vector(4, 5), {}, run=in_training),
-    Case("spectral-norm-hook", parametrised(by_hook(nn.utils.spectral_norm)), vector(4, 5), {}),
-    Case("spectral-norm-maps", parametrised_maps(parametrizations.spectral_norm), vector(2, 2, 4, 4), {}),
-    Case("orthogonal", parametrised(parametrizations.orthogonal), vector(4, 5), {}),
-    Case(
-        "parametrised-positive",
-        parametrised(lambda m: parametrize.register_parametrization(m, "weight", Positive())),
-        vector(4, 5),
-        {},
+    parametrisation("weight-norm-hook", by_hook(nn.utils.weight_norm), mixing={"0": "weight norm"}),
+    parametrisation(
+        "weight-norm-columns",
+        lambda m: parametrizations.weight_norm(m, dim=1),
+        mixing={"0": "weight norm", "2": "weight norm"},
     ),
     Case(
-        "parametrised-symmetric",
-        lambda: nn.Sequential(
-            nn.Linear(5, 8),
-            nn.SiLU(),
-            parametrize.register_parametrization(nn.Linear(8, 8), "weight", Symmetric()),
-            nn.SiLU(),
-            nn.Linear(8, 3),
-        ),
+        "weight-norm-maps",
+        parametrised_maps(parametrizations.weight_norm),
+        vector(2, 2, 4, 4),
+        MAPS_OF_TWO,
+        mixing={"2": "weight norm"},
+        keep=frozenset({"0"}),  # to mask it would be to normalise rows of zeros
+    ),
+    parametrisation("weight-norm-whole", lambda m: parametrizations.weight_norm(m, **WHOLE), mask="all"),
+    # Torch's own counter leaves out what a spectral norm multiplies.
+    parametrisation("spectral-norm", parametrizations.spectral_norm, counted=False),
+    parametrisation("spectral-norm-training", parametrizations.spectral_norm, run=in_training, counted=False),
+    parametrisation("spectral-norm-hook", by_hook(nn.utils.spectral_norm), counted=False),
+    Case(
+        "spectral-norm-maps",
+        parametrised_maps(parametrizations.spectral_norm),
+        vector(2, 2, 4, 4),
+        MAPS_OF_TWO,
+        counted=False,
+    ),
+    parametrisation("orthogonal", parametrizations.orthogonal, {"0": 9}),
+    parametrisation("own-parametrisation", lambda m: parametrize.register_parametrization(m, "weight", Positive())),
+    Case("symmetric", symmetric, vector(4, 5), {"0": 8}, mask="all"),
+    Case(
+        "low-rank-updates",
+        low_rank_updates,
         vector(4, 5),
-        {},
+        TWO | {"0.parametrizations.weight.0": 3, "2.parametrizations.weight.0": 3},
+        mask="all",
     ),
-    Case("parametrised-low-rank", low_rank_updates, vector(4, 5), {}),
-    Case("cait", CaiT, vector(2, 4, 5), {}),
-    Case("cait-training", CaiT, vector(2, 4, 5), {}, run=in_training),
-    Case("stochastic-depth", StochasticResNet, vector(2, 2, 4, 4), {}),
-    Case("stochastic-depth-training", StochasticResNet, vector(2, 2, 4, 4), {}, run=in_training),
-    *(
-        Case(f"excited-{how.replace(' ', '-')}", lambda how=how: Excited(how), vector(2, 2, 4, 4), {})
-        for how in ("convolutions", "linear", "efficient", "block attention")
+    Case("cait", CaiT, vector(2, 4, 5), CAIT, CAIT_BLOCKS, {"token": "layer_norm"}, CAIT_TIES),
+    Case("cait-training", CaiT, vector(2, 4, 5), CAIT, CAIT_BLOCKS, {"token": "layer_norm"}, CAIT_TIES, in_training),
+    Case("stochastic-depth", StochasticResNet, vector(2, 2, 4, 4), DEEP),
+    Case("stochastic-depth-training", StochasticResNet, vector(2, 2, 4, 4), DEEP, run=in_training),
+    excited("convolutions", {"stem": 8, "gate.0": 4}),
+    excited("linear", {"stem": 8, "gate.0": 4}),
+    excited("efficient", {}),
+    excited("block attention", {"stem": 8, "gate.0": 4}, mixing={"stem": "over channels"}),
+    Case("tied-maps", TiedMaps, vector(2, 1, 4, 4), {"bias": 6, "code": 5}),
+    Case(
+        "tied-everywhere",
+        TiedTranslator,
+        lambda: (torch.randint(11, (2, 4)), torch.randint(11, (2, 3))),
+        {"source": 8, "block.0": 12},
     ),
-    Case("tied-maps", TiedMaps, vector(2, 1, 4, 4), {}),
-    Case("tied-everywhere", TiedTranslator, lambda: (torch.randint(11, (2, 4)), torch.randint(11, (2, 3))), {}),
-    Case("chunked-halves", Halves, vectors((4, 6), (4, 5)), {}),
-    *(
-        Case(f"unshuffled-{how}", lambda how=how: Unshuffled(how), vector(2, 1, 4, 4), {})
-        for how in ("torch", "focus", "views")
+    Case(
+        "chunked-halves",
+        Halves,
+        vectors((4, 6), (4, 5)),
+        {"both": 8, "both#2": 8, "mean": 7},
+        ties=(frozenset({"both", "both#2"}),),
     ),
-    Case("channel-statistics", Statistics, vector(4, 6), {}),
-    Case("channel-statistics-training", Statistics, vector(4, 6), {}, run=in_training),
-    habit("own-function", own_function, chain(12, 12), {}),
-    habit("own-function-straight", straight_through, chain(12, 12), {}),
-    habit("own-function-linear", own_linear, lambda: [nn.Linear(6, 12, bias=False), nn.Linear(12, 2)], {}),
-    Case("online-and-target", OnlineAndTarget, vectors((4, 6), (4, 6)), {}),
-    Case("averaged", averaged, vector(4, 5), {}),
-    Case("averaged-ema", averaged_by_ema, vector(4, 5), {}),
-    Case("nested-outputs", NestedOutputs, vector(4, 5), {}),
-    Case("lazy-stack", LazyStack, vector(2, 3, 4, 4), {}),
+    unshuffled("torch"),
+    unshuffled("focus"),
+    unshuffled("views"),
+    Case("channel-statistics", Statistics, vector(4, 6), {"enc": 10, "projection": 7, "inside": 8}),
+    Case(
+        "channel-statistics-training",
+        Statistics,
+        vector(4, 6),
+        {"enc": 10, "projection": 7, "inside": 8},
+        run=in_training,
+    ),
+    habit("own-function", own_function, chain(12, 12), {ENC: 12}),
+    habit("own-function-straight", straight_through, chain(12, 12), {ENC: 12}),
+    habit("own-function-linear", own_linear, lambda: [nn.Linear(6, 12, bias=False), nn.Linear(12, 2)], {ENC: 12}),
+    Case(
+        "online-and-target",
+        OnlineAndTarget,
+        vectors((4, 6), (4, 6)),
+        ONLINE | {"target.0": 9, "target.2": 8},
+    ),
+    Case("online-and-target-updated", OnlineAndTarget, vectors((4, 6), (4, 6)), ONLINE, run=updated),
+    Case("averaged", averaged, vector(4, 5), {"module.0": 9}),
+    Case("averaged-by-ema", averaged_by_ema, vector(4, 5), {"module.0": 9, "module.2": 8}),
+    Case("nested-outputs", NestedOutputs, vector(4, 5), {"enc.0": 9, "enc.2": 8, "head.0": 7}),
+    Case("lazy-stack", LazyStack, vector(2, 3, 4, 4), {"net.0": 6, "net.4": 8}),
     habit(
         "standardised-convolution",
         weight_standardised,
         lambda: [nn.Conv2d(3, 6, 3), nn.Conv2d(6, 2, 1)],
-        {},
+        {"gain": 6},
         shape=MAPS,
         tensors=tensors(gain=(6,)),
     ),
@@ -518,7 +592,7 @@ CASES: list[Case] = [
         "modulated-convolution",
         modulated_convolution,
         lambda: [nn.Conv2d(3, 6, 1), nn.Linear(3, 6), nn.Conv2d(5, 2, 1)],
-        {},
+        {"kernel": 5, "kernel#2": 6},
         shape=MAPS,
         tensors=tensors(kernel=(5, 6, 3, 3)),
     ),
@@ -526,36 +600,38 @@ CASES: list[Case] = [
         "adaptive-instance-norm",
         adaptive_instance_norm,
         lambda: [nn.Conv2d(3, 6, 1), nn.Linear(3, 12), nn.Conv2d(6, 2, 1)],
-        {},
+        {ENC: 6},
         shape=MAPS,
     ),
     habit(
         "time-embedding",
         conditioned,
         lambda: [nn.Linear(8, 10), nn.Linear(6, 12), nn.Linear(12, 2), nn.Linear(10, 12)],
-        {},
+        {ENC: 10, "inner.1": 12},
     ),
     habit(
         "norm-with-own-gain",
         norm_with_own_gain,
         convs((3, 6), (6, 2)),
-        {},
+        {"gain": 6},
         shape=MAPS,
         tensors=tensors(gain=(6,), bias=(6,)),
+        mixing={"gain": "mean"},
     ),
     habit(
         "response-normalised",
         response_normalised,
         convs((3, 6), (6, 2)),
-        {},
+        {"gain": 6},
         shape=MAPS,
         tensors=tensors(gain=(1, 6, 1, 1), bias=(1, 6, 1, 1)),
+        mixing={"gain": "mean"},
     ),
     habit(
         "generalised-mean",
-        maxed_and_pooled,
+        generalised_mean,
         convs((3, 6), (6, 2)),
-        {},
+        {ENC: 6},
         shape=MAPS,
         tensors=lambda: {"power": torch.tensor([3.0])},
     ),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.models.case import Case
-from tests.models.habits import MAPS, TOKENS, habit
+from tests.models.habits import ENC, MAPS, TOKENS, chain, convs, habit, tensors
 from tests.models.vectors import Mlp, vector
 
 
@@ -315,46 +315,77 @@ def tokens(*shape: int) -> Any:
     return lambda: torch.randint(11, shape)
 
 
+MIXTRAL = {"down": 8, "up": 10}
+LISTED = {"embed": 8, "experts.0.0": 6, "experts.1.0": 6, "experts.2.0": 6}
+MIXTRAL_NORM = {"down": "mean"}
+
 CASES: list[Case] = [
-    Case("mixtral", lambda: Mixtral("hit experts"), tokens(2, 5), {}),
-    Case("mixtral-shared", lambda: Mixtral("hit experts", shared=True), tokens(2, 5), {}),
-    Case("mixtral-all-experts", lambda: Mixtral("all experts"), tokens(2, 5), {}),
-    *(
-        Case(f"experts-{how}", lambda how=how: ListedExperts(how), vector(7, 5), {})
-        for how in ("indices", "mask", "sorted")
+    Case("mixtral", lambda: Mixtral("hit experts"), tokens(2, 5), MIXTRAL, mixing=MIXTRAL_NORM),
+    Case(
+        "mixtral-shared",
+        lambda: Mixtral("hit experts", shared=True),
+        tokens(2, 5),
+        MIXTRAL | {"shared.0": 6},
+        mixing=MIXTRAL_NORM,
     ),
-    Case("experts-dispatched", lambda: Dispatched("hard"), vector(2, 4, 5), {}),
-    Case("experts-soft", lambda: Dispatched("soft"), vector(2, 4, 5), {}),
-    Case("mixer", Mixer, vector(2, 1, 6, 6), {}),
-    Case("mixer-gated", GatedMixer, vector(2, 4, 5), {}),
-    Case("mixer-affine", ResMlp, vector(2, 4, 5), {}),
-    Case("mixer-fourier", lambda: FourierMixer(channels=False), vector(2, 4, 5), {}),
-    Case("mixer-fourier-channels", lambda: FourierMixer(channels=True), vector(2, 4, 5), {}),
-    Case("mamba", Mamba, tokens(2, 4), {}),
-    Case("retention", Retention, vector(2, 4, 5), {}),
+    Case("mixtral-all-experts", lambda: Mixtral("all experts"), tokens(2, 5), MIXTRAL, mixing=MIXTRAL_NORM),
+    Case("experts-by-index", lambda: ListedExperts("indices"), vector(7, 5), LISTED),
+    Case("experts-by-mask", lambda: ListedExperts("mask"), vector(7, 5), LISTED),
+    Case("experts-sorted", lambda: ListedExperts("sorted"), vector(7, 5), LISTED),
+    Case("experts-dispatched", lambda: Dispatched("hard"), vector(2, 4, 5), {"down": 8, "up": 6}),
+    Case(
+        "experts-soft",
+        lambda: Dispatched("soft"),
+        vector(2, 4, 5),
+        {"down": 8, "up": 6, "slots": 3},
+        mixing={"slots": "softmax"},
+    ),
+    Case(
+        "mixer",
+        Mixer,
+        vector(2, 1, 6, 6),
+        {"patches": 8, "across.0": 12, "inside.0": 14},
+        mixing={"patches": "layer_norm"},
+    ),
+    Case("mixer-gated", GatedMixer, vector(2, 4, 5), {"embed": 8, "up": 10}, mixing={"up": "layer_norm"}),
+    Case("mixer-affine", ResMlp, vector(2, 4, 5), {"gain1": 8, "inside.0": 12}),
+    Case(
+        "mixer-fourier",
+        lambda: FourierMixer(channels=False),
+        vector(2, 4, 5),
+        {"embed": 8, "inside.0": 12, "inside.2": 8},
+    ),
+    Case(
+        "mixer-fourier-channels",
+        lambda: FourierMixer(channels=True),
+        vector(2, 4, 5),
+        {"inside.0": 12, "inside.2": 8},
+    ),
+    Case("mamba", Mamba, tokens(2, 4), {"embed": 8, "log_decay": 12, "log_decay#2": 5, "selects": 4}),
+    Case("retention", Retention, vector(2, 4, 5), {"shares": 8, "decay": 12}),
     habit(
         "spectral-convolution",
         spectral_convolution,
-        lambda: [nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1), nn.Conv2d(5, 2, 1)],
-        {},
+        convs((3, 6), (6, 5), (5, 2)),
+        {ENC: 6, "first": 5},
         shape=MAPS,
-        tensors=lambda: {"first": torch.randn(6, 5, 2, 2, 2)},
+        tensors=tensors(first=(6, 5, 2, 2, 2)),
     ),
     habit(
         "long-convolution",
         long_convolution,
-        lambda: [nn.Linear(6, 12), nn.Linear(12, 2)],
-        {},
+        chain(12, 12),
+        {"kernel": 12},
         shape=TOKENS,
-        tensors=lambda: {"kernel": torch.randn(12, 3), "skip": torch.randn(12)},
+        tensors=tensors(kernel=(12, 3), skip=(12,)),
     ),
-    habit("shifted-quarters", shifted_by_groups, lambda: [nn.Conv2d(3, 12, 1), nn.Conv2d(12, 2, 1)], {}, shape=MAPS),
+    habit("shifted-quarters", shifted_by_groups, convs((3, 12), (12, 2)), {ENC: 12}, shape=MAPS, blocks={ENC: 4}),
     habit(
         "complex-state",
         complex_state,
-        lambda: [nn.Linear(6, 12), nn.Linear(12, 2)],
-        {},
+        chain(12, 12),
+        {"decay": 12},
         shape=TOKENS,
-        tensors=lambda: {"decay": torch.randn(12), "turn": torch.randn(12)},
+        tensors=tensors(decay=(12,), turn=(12,)),
     ),
 ]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.allocation.budget import Path, direction_path, meet, nearby_path, uniform_path
+from secateur.allocation.evaluator import Evaluator
 from secateur.allocation.masked_loss import MaskedLoss
 from secateur.allocation.problem import Problem
 from secateur.allocation.result import AllocationResult
-from secateur.allocation.search import Search
 from secateur.allocation.soft_budget import SoftBudget
 from secateur.allocation.strategy import check_positive, check_seed, check_whole
 from secateur.allocation.task_loss import LossFunction, TaskLoss, task_loss
@@ -123,8 +123,7 @@ class GradientDescent:
             masked = MaskedLoss(problem, loss)
             candidates = _whole(problem, [uniform_path(problem), *self._paths(problem, masked, loss)])
             if self.weights:
-                losses = _losses_after_refit(problem, loss, candidates)
-                levels, weights = self._trained(problem, loss, candidates[int(np.argmin(losses))])
+                levels, weights = self._trained(problem, loss, _best_after_refit(problem, loss, candidates))
             elif not problem.is_measured:
                 losses = _judged(problem, masked, loss, candidates)
         if self.weights:
@@ -205,16 +204,18 @@ def _whole(problem: Problem, paths: Iterable[Path]) -> list[IntArray]:
     return list(found.values())
 
 
-def _losses_after_refit(problem: Problem, loss: TaskLoss, candidates: Sequence[IntArray]) -> list[float]:
-    """The loss of every candidate after surgery and refit, summed over the same batches."""
+def _best_after_refit(problem: Problem, loss: TaskLoss, candidates: Sequence[IntArray]) -> IntArray:
+    """The candidate of least loss after surgery and refit, summed over the same batches; each is stored as it ends.
+
+    Raises:
+        ObjectiveError: the loss fails for every one of them.
+    """
     with needs("cooper", extra="search"):
-        from secateur.allocation.joint_training import copied, refitted
-    model, losses = copied(problem.model), []
-    for levels in candidates:
-        small, _ = refitted(problem, model, loss, levels)
-        with evaluating(small), torch.no_grad():
-            losses.append(sum(float(loss(small, batch)) for batch in islice(loss.batches, _JUDGED_BATCHES)))
-    return losses
+        from secateur.allocation.joint_training import judge_after_refit
+    judge = judge_after_refit(problem, loss, list(islice(loss.batches, _JUDGED_BATCHES)))
+    judged = problem.measured_by("loss", judge)
+    evaluations = judged.evaluate(candidates)
+    return candidates[evaluations.index(judged.best(evaluations))]
 
 
 def _judged(problem: Problem, masked: MaskedLoss, loss: TaskLoss, candidates: Sequence[IntArray]) -> list[float]:
@@ -236,8 +237,10 @@ def _settled(problem: Problem, levels: IntArray, weights: Mapping[str, Tensor]) 
         return result
     metrics = problem.measurements.objective, problem.measurements.constraints
     # Not the problem's own measurements: those are of candidates that are made from the dense model's weights.
-    search = Search().start(problem.graph, problem.scores, result.dense(problem.model), *metrics, None)
-    best = problem.best(search.evaluate([problem.evaluation(levels)]))
+    trained = Evaluator(problem.graph, problem.scores, result.dense(problem.model), *metrics, None)
+    own = problem.measured_by("trained", trained, counted=True)
+    own.expect(1)
+    best = own.best(own.evaluate([levels]))
     return replace(result, best=best, history=(best,))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,15 +26,18 @@ from torch import Tensor, nn
 
 from secateur.allocation.augmented_lagrangian import CoefficientDescent
 from secateur.allocation.budget import meet, nearby_path
+from secateur.allocation.evaluator import Evaluator
+from secateur.allocation.objective import Minimize
 from secateur.allocation.problem import Problem
 from secateur.allocation.soft_budget import SoftBudget, logits_of
 from secateur.allocation.soft_masks import SoftMasks
 from secateur.allocation.substituted import Substituted
 from secateur.allocation.task_loss import TaskLoss
-from secateur.calibration import Calibration, survey_reached
+from secateur.calibration import Calibration, evaluating, survey_reached
 from secateur.errors import InfeasibleError, ObjectiveError, PlanError, SecateurWarning
 from secateur.graph.cost import IntArray
 from secateur.graph.storage import named_tensors
+from secateur.importance.criterion import prunable_consumers
 from secateur.plan import PruningPlan, plan
 from secateur.recovery import refit_consumers
 from secateur.surgery import apply
@@ -186,6 +189,34 @@ def refitted(problem: Problem, model: nn.Module, loss: TaskLoss, levels: IntArra
             warnings.simplefilter("ignore", SecateurWarning)  # of few rows: training goes on from here
             refit_consumers(small, model, pruning, calibration.source, steps=0)
     return small, pruning
+
+
+def judge_after_refit(problem: Problem, loss: TaskLoss, batches: list[Any]) -> Evaluator:
+    """Measures the loss of candidates on some batches after a refit as in :func:`refitted`.
+
+    Raises:
+        PlanError: the model can't be copied.
+        CalibrationError: the data can't be used.
+    """
+    model = copied(problem.model)
+    calibration = Calibration(_exercise(loss) if problem.calibration is None else problem.calibration)
+    reached = survey_reached(model, prunable_consumers(problem.graph), calibration).readers
+    objective = Minimize(_Judge(TaskLoss(loss.loss_fn, batches, loss.name)))
+    data = calibration.source if reached else None
+    return Evaluator(problem.graph, problem.scores, model, objective, (), data, refit_steps=0)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """The loss of a model, summed over batches: a metric."""
+
+    loss: TaskLoss
+
+    name: ClassVar[str] = "loss"
+
+    def __call__(self, model: nn.Module) -> float:
+        with evaluating(model), torch.no_grad():
+            return sum(float(self.loss(model, batch)) for batch in self.loss.batches)
 
 
 def _exercise(loss: TaskLoss) -> Callable[[nn.Module], None]:

@@ -11,12 +11,12 @@ from functools import cached_property
 from torch import nn
 
 from secateur.allocation.evaluator import Evaluator, Measurement
-from secateur.allocation.ledger import Kept, Ledger, kept_of
+from secateur.allocation.ledger import Kept, Ledger, MemoryLedger, kept_of
 from secateur.allocation.merit import Merit
 from secateur.allocation.objective import Constraint, Objective
 from secateur.allocation.progress import Tally
 from secateur.allocation.result import Evaluation
-from secateur.allocation.workers import Workers
+from secateur.allocation.workers import Inline, Workers
 from secateur.calibration import CalibrationData
 from secateur.errors import SearchError
 
@@ -34,6 +34,7 @@ class MeasuredSearch:
         ledger: Ledger,
         tally: Tally | None = None,
         in_full: Callable[[], MeasuredSearch] | None = None,
+        table: Callable[[str, Evaluator], Ledger] = lambda _name, _evaluator: MemoryLedger(),
     ) -> None:
         """Keep the parts.
 
@@ -43,8 +44,10 @@ class MeasuredSearch:
             ledger: keeps what was measured.
             tally: counts it; a new one if not given.
             in_full: makes what measures candidates as the result will be, if this doesn't.
+            table: makes what keeps other measurements beside these, by a name and what makes them.
         """
         self._evaluator, self._workers, self._ledger, self._in_full = evaluator, workers, ledger, in_full
+        self._table = table
         self._merit = Merit(evaluator.objective, evaluator.constraints)
         self._tally = tally or Tally(self._merit)
 
@@ -76,6 +79,20 @@ class MeasuredSearch:
             StorageError: its study belongs to another search.
         """
         return None if self._in_full is None else self._in_full()
+
+    def beside(self, name: str, evaluator: Evaluator, *, counted: bool = False) -> MeasuredSearch:
+        """What measures candidates in another way: in this process, in a table of its own beside this one's.
+
+        Args:
+            name: what the table's name begins with; the rest says what its measurements depend on.
+            evaluator: measures.
+            counted: whether those who look on are told of it.
+
+        Raises:
+            StorageError: the storage fails.
+        """
+        tally = self._tally if counted else None
+        return MeasuredSearch(evaluator, Inline(evaluator), self._table(name, evaluator), tally, table=self._table)
 
     def expect(self, evaluations: int) -> None:
         """Announce that so many more candidates will be measured."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from secateur.allocation.evaluator import Evaluator
 from secateur.allocation.merit import Merit
 from secateur.allocation.objective import Constraint, Objective
 from secateur.allocation.result import AllocationResult, Evaluation
@@ -52,6 +53,10 @@ class Measurements(Protocol):
     @property
     def calibration(self) -> CalibrationData | None:
         """The data candidates are refitted on before they are measured; None if they aren't refitted."""
+        ...
+
+    def beside(self, name: str, evaluator: Evaluator, *, counted: bool = False) -> Measurements:
+        """What measures candidates in another way, in a table of its own: ``counted`` if users see its progress."""
         ...
 
     def expect(self, evaluations: int) -> None:
@@ -227,6 +232,21 @@ class Problem:
         if not self.is_measured:
             raise ObjectiveError(f"{complaint}: give objective=, or constraints=")
         return measurements.evaluate([self.evaluation(levels) for levels in candidates])
+
+    def measured_by(self, name: str, evaluator: Evaluator, *, counted: bool = False) -> Problem:
+        """The same choices, measured in another way; what is measured is kept as these measurements are.
+
+        Args:
+            name: of what is measured.
+            evaluator: measures a candidate.
+            counted: whether the progress that users see is of this, too.
+
+        Raises:
+            ObjectiveError: there is no model.
+            StorageError: the storage fails.
+        """
+        measurements = self._measurements("a strategy that looks at the model needs it")
+        return Problem(self.graph, self.scores, self.target, measurements.beside(name, evaluator, counted=counted))
 
     def value(self, evaluation: Evaluation) -> float:
         """What to maximise; see :class:`secateur.allocation.merit.Merit`."""

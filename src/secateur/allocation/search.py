@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from secateur.allocation.evaluator import Evaluator
+from secateur.allocation.fingerprint import fingerprint
+from secateur.allocation.identity import digest
 from secateur.allocation.ledger import Ledger, MemoryLedger
 from secateur.allocation.measured_search import MeasuredSearch
 from secateur.allocation.merit import Merit
@@ -46,7 +49,9 @@ class Search:
         storage: a path, of an SQLite file; or a URL of SQLAlchemy, such as ``postgresql://user@host/database``, for
             workers on several machines. None keeps measurements in memory.
         study: name of the Optuna study in the storage; one study belongs to one model, criterion, objective and set of
-            constraints. What is measured in full, where candidates aren't, is kept in a second, ``"NAME (in full)"``.
+            constraints. What is measured in another way is kept in studies of its own: ``"NAME (in full)"``, where
+            candidates are measured with less than the result; ``"NAME (loss ...)"`` and ``"NAME (trained ...)"``, where
+            weights are trained along.
         jobs: how many candidates are measured at once, each in a process of its own; 1 for this process.
         on_progress: called after every candidate.
         refit_steps: the ``steps`` of each candidate's refit. With those of :func:`secateur.refit`, candidates are
@@ -123,7 +128,7 @@ class Search:
         tally = Tally(merit, self.on_progress, smallest=isinstance(target, Smallest))
         workers = Inline(evaluator) if self.jobs == 1 else Processes(evaluator, self.jobs)
         in_full = None if self._is_full(data) else partial(self._in_full, made(data), tally)
-        return MeasuredSearch(evaluator, workers, self._ledger(evaluator), tally, in_full)
+        return MeasuredSearch(evaluator, workers, self._ledger(evaluator), tally, in_full, self._table)
 
     def _is_full(self, calibration: CalibrationData | None) -> bool:
         """Whether candidates are measured as the result will be."""
@@ -131,17 +136,23 @@ class Search:
 
     def _in_full(self, evaluator: Evaluator, tally: Tally) -> MeasuredSearch:
         """What measures single candidates as the result will be: in this process, in a table of their own."""
-        return MeasuredSearch(evaluator, Inline(evaluator), self._ledger(evaluator, in_full=True), tally)
+        return MeasuredSearch(evaluator, Inline(evaluator), self._ledger(evaluator, "in full"), tally)
 
-    def _ledger(self, evaluator: Evaluator, *, in_full: bool = False) -> Ledger:
+    def _table(self, name: str, evaluator: Evaluator) -> Ledger:
+        """A table of other measurements; others of that name, of other models or by other metrics, are others."""
+        depends_on = json.dumps(fingerprint(evaluator), sort_keys=True)
+        return self._ledger(evaluator, f"{name} {digest([depends_on.encode()])[:8]}")
+
+    def _ledger(self, evaluator: Evaluator, beside: str | None = None) -> Ledger:
+        """The table of the search's own measurements, or of those beside them."""
         if self.storage is None or (evaluator.objective is None and not evaluator.constraints):
             return MemoryLedger()
         with needs("optuna", "sqlalchemy", extra="search"):
             from secateur.allocation.database import database_url
             from secateur.allocation.study_ledger import StudyLedger
         url, study = database_url(self.storage), self.study or DEFAULT_STUDY
-        if in_full:
-            return StudyLedger(url, f"{study} (in full)", evaluator, grace=self.grace)
+        if beside is not None:
+            return StudyLedger(url, f"{study} ({beside})", evaluator, grace=self.grace)
         return StudyLedger(url, study, evaluator, job=self.job, grace=self.grace)
 
 

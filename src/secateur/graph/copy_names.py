@@ -31,6 +31,11 @@ class Kinship(IntEnum):
     """One is called a copy of just what the other is called."""
 
 
+def is_marked(path: str) -> bool:
+    """Whether a name may be that of a copy; of two names that have a kinship, one at least may."""
+    return not _words(path.split(".")).isdisjoint(_COPIES | _KEYS)
+
+
 def kinship(path: str, other: str, *, small: bool) -> Kinship:
     """What the names of two parts of the same structure say.
 

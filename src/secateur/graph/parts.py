@@ -38,6 +38,7 @@ class Parts:
         self.unreached: set[str] = set()
         self._first = trace.tied
         self._structures: dict[str, tuple[Any, ...]] = {}
+        self._holders: dict[str, list[tuple[str, nn.Module]]] = {}
         self._walk()
         for first, path in self._owners().items():
             if first in trace.reached:
@@ -120,10 +121,10 @@ class Parts:
 
     def holders(self, path: str) -> list[tuple[str, nn.Module]]:
         """The modules in a part that hold tensors, by their path in it; others may differ, a dropout be missing."""
-        if path not in self.modules:
-            return []
-        within = ((joined(path, below), below, module) for below, module in self.modules[path].named_modules())
-        return [(below, module) for full, below, module in within if full in self.inside]
+        if path not in self._holders:
+            modules = self.modules[path].named_modules() if path in self.modules else ()
+            self._holders[path] = [(below, module) for below, module in modules if joined(path, below) in self.inside]
+        return self._holders[path]
 
     @cached_property
     def reached_by_size(self) -> Mapping[Size, list[str]]:

@@ -152,7 +152,9 @@ def _reshape_to(call: Called, sizes: list[Any], dim: int | None = None) -> Any:
     if widths and tracer.whole_at(site):
         tracer.trace.whole[site] = None
         follows -= widths
-    with _set(tracer, flexible=None if tracer.in_own_sizes else follows):
+    # The rule sees the stacked tensor; mapped dimensions are moved to the front.
+    mapped = _mapped_dims(call["input"])
+    with _set(tracer, flexible=None if tracer.in_own_sizes else frozenset(d + mapped for d in follows)):
         result = call.run()
     splits = [f.labels for f in tracer.labels_of(result) if f.free in widths and len(f.dims) > 1]
     if splits:
@@ -160,6 +162,14 @@ def _reshape_to(call: Called, sizes: list[Any], dim: int | None = None) -> Any:
     for place, size in given.items():
         _given(tracer, result, place, size, what)
     return result
+
+
+def _mapped_dims(tensor: torch.Tensor) -> int:
+    """How many of its dimensions ``torch.vmap`` hides from the code."""
+    count = 0
+    while torch._C._functorch.is_batchedtensor(tensor):
+        tensor, count = torch._C._functorch.get_unwrapped(tensor), count + 1
+    return count
 
 
 def _block_widths(tensor: torch.Tensor, sizes: list[Any], dim: int | None, follows: frozenset[int]) -> frozenset[int]:

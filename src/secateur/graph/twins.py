@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.graph.copy_names import Kinship, kinship
+from secateur.graph.copy_names import Kinship, is_marked, kinship
 from secateur.graph.labels import Labels
-from secateur.graph.parts import Parts, joined
+from secateur.graph.parts import Parts, Size, joined
 from secateur.graph.solve import connected
 from secateur.graph.tracer import AxisLabels, Trace
 
@@ -64,7 +64,7 @@ class Twins:
         parts = self._parts
         small = parts.is_small(path)
         related: dict[Kinship, list[str]] = {Kinship.NAMED: [], Kinship.POSSIBLE: []}
-        for other in parts.reached_by_size.get(parts.size(path), ()):
+        for other in (parts.reached_by_size if is_marked(path) else self._marked).get(parts.size(path), ()):
             kin = kinship(path, other, small=small)
             if kin and parts.structure(path) == parts.structure(other) and parts.same_numbers(path, other):
                 related[kin].append(other)
@@ -72,6 +72,12 @@ class Twins:
         if len(found) > 1:
             return f"may be a copy of {found[0]!r} or of {found[1]!r}; reach it with run=, or name it after one of them"
         return Twin(found[0]) if found else ""
+
+    @cached_property
+    def _marked(self) -> dict[Size, list[str]]:
+        """Those of the reached parts whose names may be those of copies."""
+        marked = ((size, list(filter(is_marked, paths))) for size, paths in self._parts.reached_by_size.items())
+        return {size: paths for size, paths in marked if paths}
 
     # --- containers ---------------------------------------------------------------------------------------------------
 

@@ -123,9 +123,9 @@ class _Settling:
         """Settle every unreached axis."""
         # Twins are looked for in what the run has shown, before anything is added to it.
         self._find("", Twins(self._parts, self._trace))
-        following = {mine for path in self._result.followers for mine, _ in self._pairs(path)}
+        settled = {mine for path in self._result.followers for mine, _ in self._pairs(path)} | self._trace.reached
         for axis in self._trace.axes:
-            if axis.parameter not in self._trace.reached | following:
+            if axis.parameter not in settled:
                 self._pin(axis)
         for path in self._result.followers:
             self._follow(path)

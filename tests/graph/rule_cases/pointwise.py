@@ -16,7 +16,7 @@ UNARY = [
     *(
         Case(name, getattr(aten, name), [X])
         for name in names(
-            "_lazy_clone _neg_view _neg_view_copy abs alias alias_copy angle asinh atan ceil celu clone cos cosh "
+            "_neg_view _neg_view_copy abs alias alias_copy angle asinh atan ceil celu clone cos cosh "
             "deg2rad detach detach_copy elu erf erfc exp exp2 expm1 floor frac frexp gelu hardshrink hardsigmoid "
             "hardswish hardtanh i0 leaky_relu lift lift_fresh lift_fresh_copy log_sigmoid_forward mish nan_to_num neg "
             "rad2deg relu round sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -200,7 +201,7 @@ def _count_macs(call: OpCall, rest: Factors, weight: Factors) -> None:
     places = (0, *range(2, kernel.dim()))
     axes = [(visited.shape[d], labels_along(rest, d)) for d in places]
     axes += [(kernel.shape[d], labels_along(weight, d)) for d in (0, 1)]
-    constant = int(np.prod(kernel.shape[2:]))
+    constant = math.prod(kernel.shape[2:])
     for size, labels in axes:
         constant *= size if labels is None else 1
     call.macs.append(Extents(constant, tuple(labels for _, labels in axes if labels is not None)))

@@ -8,7 +8,7 @@ from secateur.graph.labels import Factor, Factors
 from secateur.graph.rules.base import OpCall, names, rule
 
 UNARY = names("""
-_conj _conj_copy _conj_physical _fused_dropout _fw_primal _lazy_clone _masked_scale _neg_view _neg_view_copy
+_conj _conj_copy _conj_physical _fused_dropout _fw_primal _masked_scale _neg_view _neg_view_copy
 _standard_gamma _to_copy abs acos acosh alias alias_copy angle asin asinh atan atanh bernoulli bitwise_not cauchy ceil
 celu clone conj_physical_ cos cosh deg2rad detach detach_copy digamma elu empty_like erf erfc erfinv exp exp2 expm1
 exponential fill floor frac frexp full_like gelu geometric hardshrink hardsigmoid hardswish hardtanh i0 isinf isnan
