@@ -70,8 +70,9 @@ class VerificationReport:
         exact: groups that shrink and for which pruned equals masked.
         mixing: groups that shrink under a mixing operation (or are tied to one that does), checked for shape only.
         largest_difference: between outputs of the smaller and the masked model, relative to an output's largest value.
-        tolerance: the largest tolerance among the outputs: that of their dtype, or more where an output is so
-            sensitive that rounding its weights anew moves it further.
+        tolerance: the largest tolerance among the outputs: that of their dtype; more, where it is needed, if a part of
+            the model computes in a coarser one, or an output is so sensitive that rounding the weights anew moves it
+            further.
         outputs: number of outputs compared: those with floating-point or complex numbers. Of others, such as an argmax
             that a tie may turn, only the shapes are.
         cost: parameters and MACs, predicted and counted alike.
@@ -172,6 +173,10 @@ def _proved(check: _Check, model: nn.Module, small: nn.Module, plan: PruningPlan
         outputs, _ = check.run_small(small, masked.draws)
     compared = _compare(masked.outputs, outputs, check.sizes)
     if any(difference > tolerance for difference, tolerance in compared):
+        # A part of the model may compute more coarsely than the outputs' type says.
+        coarsest = max((_TOLERANCE.get(dtype, _LOOSEST) for dtype in check.dtypes), default=0.0)
+        compared = [(difference, max(tolerance, coarsest)) for difference, tolerance in compared]
+    if any(difference > tolerance for difference, tolerance in compared):
         for seed in range(_DRAWS):
             rounded, _ = check.run_small(_rounded_anew(small, seed), masked.draws)
             compared = _allowing_for(_compare(outputs, rounded, check.sizes), compared)
@@ -214,6 +219,7 @@ class _Check:
         restart()
         self.sizes = [_largest(t) for t in tensors_in(run_traced(model, entry_point, tracer))]
         settle_unreached(model, tracer.trace)
+        self.dtypes = tracer.trace.dtypes
         self.steps = tracer.trace.steps
         self._axes = {(a.parameter, a.axis): a.labels for a in tracer.trace.axes}
         self._solution: Solution = solve(tracer.trace)

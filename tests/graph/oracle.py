@@ -247,8 +247,9 @@ class Observation:
         }
 
     def _stays(self, labels: Labels, removed: set[int]) -> NDArray[np.bool_]:
-        channels = np.where(labels == NONE, NONE, self.leaves_with[np.maximum(labels, 0)])
-        return ~np.isin(channels, list(removed))
+        gone = np.zeros(len(self.leaves_with) + 1, dtype=bool)  # the last is for NONE, which is -1
+        gone[np.fromiter(removed, np.int64)] = True
+        return ~gone[np.where(labels == NONE, NONE, self.leaves_with[np.maximum(labels, 0)])]
 
 
 def _real(labels: Labels) -> Labels:

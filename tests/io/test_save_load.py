@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import secateur
 from secateur import io
 from secateur.errors import PlanError, StorageError
 from secateur.plan import PruningPlan, plan
@@ -324,3 +325,29 @@ def test_a_model_is_no_factory(folder: Path) -> None:
     io.save(small_chain(), chain_plan(), folder)
     with pytest.raises(PlanError, match="a function that builds the dense model"):
         io.load(folder, dense_chain())
+
+
+class Tabled(nn.Module):
+    """Makes its table of positions anew for inputs of another length."""
+
+    table: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.register_buffer("table", torch.zeros(1, 1))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if len(self.table) != len(x):
+            self.table = torch.arange(float(len(x)))[:, None]
+        return self.second(torch.relu(self.first(x)) * (1 + self.table))
+
+
+def test_buffers_that_a_run_makes_anew(tmp_path: Path) -> None:
+    model, x = Tabled(), torch.randn(5, 4)
+    model(x)
+    result = secateur.prune(model, x, target=0.4, tolerance=0.1)
+    result.save(tmp_path / "small")
+    read = secateur.load(tmp_path / "small", Tabled)
+    assert torch.equal(read(x), result.model(x))
+    assert torch.equal(read.get_buffer("table"), result.model.get_buffer("table"))

@@ -1,4 +1,7 @@
-"""Models whose code keeps sizes in attributes and configurations, as most published ones do."""
+"""Models whose code keeps sizes in attributes and configurations, as most published ones do.
+
+Shapes are put together in every way that is in use, sums of tuples too.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Conv1D(nn.Module):
         self.bias = nn.Parameter(torch.zeros(nf))
 
     def forward(self, x: torch.Tensor) -> Any:
-        size_out = x.size()[:-1] + (self.nf,)
+        size_out = x.size()[:-1] + (self.nf,)  # noqa: RUF005
         return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(size_out)
 
 
@@ -56,10 +59,10 @@ class Gpt2Attention(nn.Module):
         causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
         weights = torch.where(causal, weights, torch.finfo(x.dtype).min).softmax(-1)
         y = (weights @ v).permute(0, 2, 1, 3).contiguous()
-        return self.c_proj(y.view(y.size()[:-2] + (self.num_heads * self.head_dim,)))
+        return self.c_proj(y.view(y.size()[:-2] + (self.num_heads * self.head_dim,)))  # noqa: RUF005
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(x.size()[:-1] + (self.num_heads, self.head_dim)).permute(0, 2, 1, 3)
+        return x.view(x.size()[:-1] + (self.num_heads, self.head_dim)).permute(0, 2, 1, 3)  # noqa: RUF005
 
 
 class Gpt2(nn.Module):
@@ -133,7 +136,7 @@ class BertAttention(nn.Module):
         x = torch.cos(self.embed(x))
         q, k, v = (self._heads(layer(x)) for layer in (self.query, self.key, self.value))
         y = ((q @ k.mT * 0.5).softmax(-1) @ v).permute(0, 2, 1, 3).contiguous()
-        return self.head(x + self.dense(y.view(y.size()[:-2] + (self.all_head_size,))))
+        return self.head(x + self.dense(y.view(y.size()[:-2] + (self.all_head_size,))))  # noqa: RUF005
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(*x.size()[:-1], self.num_attention_heads, self.attention_head_size).permute(0, 2, 1, 3)
@@ -142,7 +145,7 @@ class BertAttention(nn.Module):
 class LlamaAttention(nn.Module):
     """Any number of heads, their width an attribute of the settings; keys and values are repeated; rotary positions."""
 
-    angles: torch.Tensor
+    frequencies: torch.Tensor
 
     def __init__(self, *, rotary: str = "none") -> None:
         super().__init__()
@@ -300,7 +303,7 @@ class Rssm(nn.Module):
             prior, _ = self.prior(deter).split(self.stoch, -1)
             embedded = torch.cat([deter, torch.cos(self.encoder(observation))], -1)
             stoch, log_deviation = torch.split(self.posterior(embedded), [self.stoch, self.stoch], -1)
-            divergence.append((stoch - prior).pow(2).sum(-1) + log_deviation.exp().sum(-1))
+            divergence.append((stoch - prior).pow(2).sum(-1) + log_deviation.pow(2).sum(-1))
             state = {"deter": deter, "stoch": stoch}
             features.append(torch.cat([deter, stoch], -1))
         return self.decoder(torch.stack(features, 1)), torch.stack(divergence, 1)
@@ -466,33 +469,104 @@ def tokens(*shape: int) -> Any:
     return lambda: torch.randint(11, shape)
 
 
+GPT2_BLOCK = {"attn.c_attn": 12, "attn.c_attn#2": 12, "c_fc": 16}
+GPT2 = {"wte": 12} | {f"h.{i}.{part}": width for i in (0, 1) for part, width in GPT2_BLOCK.items()}
+HEADS = ("attn.c_attn", "attn.c_attn#2")
+
 CASES: list[Case] = [
-    Case("gpt2", Gpt2, tokens(2, 4), {}),
-    Case("nano-gpt", NanoGptAttention, vector(2, 4, 5), {}),
-    Case("bert", BertAttention, vector(2, 4, 5), {}),
-    Case("llama", LlamaAttention, tokens(2, 4), {}),
-    Case("llama-rotary", lambda: LlamaAttention(rotary="buffer"), tokens(2, 4), {}),
-    Case("llama-rotary-numbers", lambda: LlamaAttention(rotary="numbers"), tokens(2, 4), {}),
-    Case("fused-heads", FusedHeads, vector(2, 4, 5), {}),
-    Case("shared-config", SharedConfig, vector(4, 5), {}),
-    Case("mamba-attributes", MambaMixer, tokens(2, 4), {}),
-    Case("rssm-attributes", Rssm, vectors((2, 3, 6), (2, 3, 2)), {}),
-    Case("recurrent-policy", lambda: RecurrentPolicy("torch"), vector(2, 3, 5), {}),
-    Case("recurrent-policy-own", lambda: RecurrentPolicy("own"), vector(2, 3, 5), {}),
-    Case("cell-policy-gru", lambda: CellPolicy(nn.GRUCell), vector(2, 3, 5), {}),
-    Case("cell-policy-lstm", lambda: CellPolicy(nn.LSTMCell), vector(2, 3, 5), {}),
-    Case("cell-policy-rnn", lambda: CellPolicy(nn.RNNCell), vector(2, 3, 5), {}),
-    Case("sim-norm-attribute", lambda: nn.Sequential(nn.Linear(6, 24), SimNorm(8), nn.Linear(24, 2)), vector(4, 6), {}),
+    Case(
+        "gpt2",
+        Gpt2,
+        tokens(2, 4),
+        GPT2,
+        {f"h.{i}.{part}": 3 for i in (0, 1) for part in HEADS},
+        {"wte": "layer_norm", "h.0.attn.c_attn#2": "width used", "h.1.attn.c_attn#2": "width used"},
+        tuple(frozenset({f"h.{i}.{part}" for part in HEADS}) for i in (0, 1)),
+    ),
+    Case(
+        "nano-gpt",
+        NanoGptAttention,
+        vector(2, 4, 5),
+        {"embed": 12, "c_attn": 12, "c_attn#2": 12},
+        {"c_attn": 3, "c_attn#2": 3},
+        ties=(frozenset({"embed", "c_attn", "c_attn#2"}),),
+    ),
+    Case(
+        "bert",
+        BertAttention,
+        vector(2, 4, 5),
+        {"embed": 8, "query": 12, "value": 12},
+        {"query": 3, "value": 3},
+        ties=(frozenset({"query", "value"}),),
+    ),
+    Case(
+        "llama",
+        LlamaAttention,
+        tokens(2, 4),
+        {"embed": 8, "q": 12, "v": 12},
+        {"q": 2, "v": 2},
+        ties=(frozenset({"q", "v"}),),
+    ),
+    Case(
+        "llama-rotary",
+        lambda: LlamaAttention(rotary="buffer"),
+        tokens(2, 4),
+        {"embed": 8, "q": 3, "v": 12},
+        {"v": 2},
+        ties=(frozenset({"q", "v"}),),
+    ),
+    # Angles from numbers fix the heads' width, so that whole heads leave.
+    Case("llama-rotary-numbers", lambda: LlamaAttention(rotary="numbers"), tokens(2, 4), {"embed": 8, "q": 2}),
+    Case(
+        "fused-heads",
+        FusedHeads,
+        vector(2, 4, 5),
+        {"embed": 8, "qkv": 8, "qkv#2": 8},
+        {"qkv": 2, "qkv#2": 2},
+        ties=(frozenset({"qkv", "qkv#2"}),),
+    ),
+    Case("shared-config", SharedConfig, vector(4, 5), {"embed": 8, "parts.0.both": 12, "parts.1.both": 12}),
+    Case(
+        "mamba-attributes",
+        MambaMixer,
+        tokens(2, 4),
+        {"embed": 8, "A_log": 12, "A_log#2": 5, "x_proj": 4},
+    ),
+    Case(
+        "rssm-attributes",
+        Rssm,
+        vectors((2, 3, 6), (2, 3, 2)),
+        {"encoder": 9, "before": 7, "cell": 8, "prior": 5, "prior#2": 5, "posterior": 5},
+        ties=(frozenset({"prior", "prior#2", "posterior"}),),
+        mask="all",
+    ),
+    Case("recurrent-policy", lambda: RecurrentPolicy("torch"), vector(2, 3, 5), {"rnn": 8}),
+    Case("recurrent-policy-own", lambda: RecurrentPolicy("own"), vector(2, 3, 5), {"rnn": 8}),
+    Case("cell-policy-gru", lambda: CellPolicy(nn.GRUCell), vector(2, 3, 5), {"cell": 8}),
+    Case("cell-policy-lstm", lambda: CellPolicy(nn.LSTMCell), vector(2, 3, 5), {"cell": 8}),
+    Case("cell-policy-rnn", lambda: CellPolicy(nn.RNNCell), vector(2, 3, 5), {"cell": 8}),
+    Case(
+        "sim-norm-attribute",
+        lambda: nn.Sequential(nn.Linear(6, 24), SimNorm(4), nn.Linear(24, 2)),
+        vector(4, 6),
+        {"0": 6},
+    ),
     Case(
         "channel-norm",
         lambda: nn.Sequential(nn.Conv2d(2, 8, 3), ChannelNorm(8), nn.Conv2d(8, 1, 1)),
         vector(2, 2, 5, 5),
-        {},
+        {"0": 8},
+        mixing={"0": "layer_norm"},
     ),
-    Case("stages", Stages, vector(2, 2, 5, 5), {}),
-    Case("decoder", Decoder, vector(2, 5), {}),
-    Case("property", Property, vector(4, 6), {}),
-    Case("one-number", OneNumber, vector(4, 6), {}),
+    Case(
+        "stages",
+        Stages,
+        vector(2, 2, 5, 5),
+        {"stem": 4, "stem#2": 6, "stem#3": 2, "branches.0": 2, "branches.1": 2, "branches.2": 2},
+    ),
+    Case("decoder", Decoder, vector(2, 5), {"code": 7, "grow": 6}),
+    Case("property", Property, vector(4, 6), {"up": 12}, {"up": 3}),
+    Case("one-number", OneNumber, vector(4, 6), {"a": 12, "b": 12}, ties=(frozenset({"a", "b"}),)),
     Case("contradiction", Contradiction, vector(4, 6), {}),
-    Case("checked", Checked, vector(4, 6), {}),
+    Case("checked", Checked, vector(4, 6), {"up": 12}),
 ]

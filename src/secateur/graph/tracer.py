@@ -104,6 +104,8 @@ class Trace:
     """Places where an axis is split into blocks that could leave whole, and what is split there."""
     whole: dict[str, None] = field(default_factory=dict)
     """Places where whole blocks leave, though indices inside them could."""
+    dtypes: set[torch.dtype] = field(default_factory=set)
+    """Floating-point types in which operators with labels gave their results."""
     steps: list[Step] = field(default_factory=list)
     """The operators with labels that ran: by these, two runs can be told apart."""
 
@@ -265,6 +267,7 @@ class Tracer(EagerDispatchMode):
             call = self._call(func, (*reshaped, *args[len(reshaped) :]), kwargs, result)
             if call is not None:
                 result = self._follow(call, func, args, kwargs, result)
+                self.trace.dtypes.update(t.dtype for t in call.outputs if t.is_floating_point())
                 self.trace.steps.append(
                     (sys.intern(call.name), sys.intern(call.where), tuple(t.shape for t in call.outputs))
                 )

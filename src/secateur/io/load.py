@@ -46,6 +46,7 @@ def load(path: str | os.PathLike[str], factory: Callable[[], Model]) -> Model:
         raise PlanError(f"the factory must return the dense model; it returned {type(model).__name__}")
     if any(tensor.is_meta for tensor in named_tensors(model).values()):
         raise PlanError("the factory's model is on the meta device, which holds no values; build it on a real one")
+    _take_shapes_of_runs(model, plan, tensors)
     small = apply(model, plan, inplace=True)
     _check(folder / TENSORS, small, tensors, tied)
     _put_in(small, tensors, tied)
@@ -78,6 +79,19 @@ def _tied_in(file: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(tied, dict) or not all(isinstance(first, str) for first in tied.values()):
         raise StorageError(f"{file} can't be read: its list of tied tensors is damaged")
     return tied
+
+
+def _take_shapes_of_runs(model: nn.Module, plan: PruningPlan, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Buffers that a model makes anew when it runs (a table for the size of its inputs) have the shapes of its runs.
+
+    A plan touches none of them; a new model, which hasn't run, has others.
+    """
+    for name, buffer in model.named_buffers():
+        shape = plan.shapes.get(name)
+        stored = tensors.get(name)
+        if stored is None or stored.shape != shape or buffer.shape == shape or plan.shrunk_axes(name):
+            continue
+        buffer.data = buffer.new_empty(stored.shape)
 
 
 def _check(file: Path, model: nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]) -> None:
