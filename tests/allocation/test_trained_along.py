@@ -148,13 +148,13 @@ def test_those_who_look_on_are_told_of_the_result_alone() -> None:
     assert told[0].best == result.best
 
 
-def test_a_loss_that_fails_for_every_candidate_is_an_error() -> None:
+def test_a_loss_that_fails_for_smaller_models_is_an_error() -> None:
     def fails(model: nn.Module, batch: Tensor) -> Tensor:
         if sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in Chain(WIDTHS).parameters()):
             raise ValueError("not to be judged")
         return F.mse_loss(model(batch), batch[:, :4])
 
-    with pytest.raises(ObjectiveError, match=r"measuring failed for every one of \d candidates; .*not to be judged"):
+    with pytest.raises(ObjectiveError, match="loss_fn failed: ValueError: not to be judged"):
         solved(loss=fails)
 
 

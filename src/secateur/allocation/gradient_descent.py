@@ -208,7 +208,7 @@ def _best_after_refit(problem: Problem, loss: TaskLoss, candidates: Sequence[Int
     """The candidate of least loss after surgery and refit, summed over the same batches; each is stored as it ends.
 
     Raises:
-        ObjectiveError: the loss fails for every one of them.
+        ObjectiveError: the loss fails.
     """
     with needs("cooper", extra="search"):
         from secateur.allocation.joint_training import judge_after_refit
