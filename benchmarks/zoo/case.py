@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checks import Check, check_again, check_shapes, check_ties, check_training
+from .checks import Check, check_again, check_enough, check_shapes, check_ties, check_training
 from .entry import Entry
 from .heads import check_heads
 from .libraries import COEFFICIENT, Library, Pruned
@@ -107,10 +107,9 @@ class Case:
             missing_rules=pruned.missing_rules,
             warnings=pruned.warnings[:_SHOWN_REASONS],
         )
-        enough = removed >= COEFFICIENT / 2
-        self._put("enough", Check(enough, f"{removed:.1%} of the parameters removed"))
         warning = next((text for text in pruned.warnings if "parameters leave" in text), "")
-        self._put("told", Check(None if enough else bool(warning), warning or ("" if enough else "no warning says so")))
+        few = removed < COEFFICIENT / 2
+        self._put("told", Check(bool(warning) if few else None, warning or ("no warning says so" if few else "")))
         return pruned
 
     def _small_outputs(self, pruned: Pruned, inputs: Any) -> list[torch.Tensor] | None:
@@ -137,7 +136,9 @@ class Case:
     def _examine(self, pruned: Pruned, dense: list[torch.Tensor], small: list[torch.Tensor], inputs: Any) -> None:
         entry, library = self.entry, self.library
         reference = built(entry)
+        gone = self.record["dense_parameters"] - self.record["parameters"]
         self._put("shapes", check_shapes(dense, small))
+        self._check("enough", lambda: check_enough(entry, reference, gone, COEFFICIENT / 2, inputs))
         self._check("ties", lambda: check_ties(reference, pruned.model))
         self._check("heads", lambda: check_heads(entry, reference, pruned.model, partial(library.unscaled, pruned)))
         self._check("equal", lambda: library.equality(entry, pruned, inputs))

@@ -65,6 +65,20 @@ def check_training(entry: Entry, small: nn.Module, inputs: object) -> Check:
     return Check(True, f"{len(reached)} parameters")
 
 
+def check_enough(entry: Entry, dense: nn.Module, removed: int, share: float, inputs: object) -> Check:
+    """Whether ``share`` of the parameters is gone, or of those that the run reaches, where it leaves some aside."""
+    count = parameter_count(dense)
+    text = f"{removed / count:.1%} of the parameters removed"
+    if removed >= share * count:
+        return Check(True, text)
+    reached = _backward(entry, dense, inputs)
+    sizes = {name: parameter.numel() for name, parameter in dense.named_parameters() if parameter.requires_grad}
+    used = count - sum(size for name, size in sizes.items() if name not in reached) if reached else count
+    if used < count:
+        text += f", {removed / used:.1%} of those that the run reaches"
+    return Check(removed >= share * used, text)
+
+
 def _backward(entry: Entry, model: nn.Module, inputs: object) -> set[str]:
     """Names of the parameters that a sum over the outputs gives a gradient."""
     model.zero_grad()

@@ -61,8 +61,9 @@ class Library(Protocol):
 
 def library_called(name: str) -> Library:
     """The contestant ``name``; it is imported now."""
-    made: Library = library({"secateur": ".secateurs", "torch-pruning": ".peer"}[name], package=__package__).LIBRARY
+    made: Library = library(f".{MODULES[name]}", package=__package__).LIBRARY
     return made
 
 
-NAMES = ("secateur", "torch-pruning")
+MODULES = {"secateur": "secateurs", "torch-pruning": "peer"}
+"""Name of a contestant to the module here that knows it."""

@@ -14,13 +14,13 @@ from typing import Any
 
 from .catalogue import FAMILIES
 from .entry import Entry
-from .libraries import library_called
+from .libraries import MODULES, library_called
 from .worker import file_of
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
-_JUDGES = ("case", "checks", "entry", "heads", "libraries", "matching", "measure", "peer", "secateurs", "structure")
-"""The modules that decide what a case is and how it is judged."""
+_JUDGES = ("case", "checks", "entry", "heads", "libraries", "matching", "measure", "structure")
+"""The modules that decide what a case is and how it is judged, beside the library's and the family's own."""
 
 
 class Results:
@@ -34,7 +34,7 @@ class Results:
         """Where this entry's case is kept."""
         key = (library, entry.family)
         if key not in self._versions:
-            self._versions[key] = f"{library_called(library).version()}-{_judged_by(entry.family)}"
+            self._versions[key] = f"{library_called(library).version()}-{_judged_by(library, entry.family)}"
         return self._folder / library / self._versions[key]
 
     def read(self, entry: Entry, library: str) -> dict[str, Any] | None:
@@ -85,8 +85,8 @@ def _line(record: dict[str, Any]) -> str:
     return f"{record['library']:13} {record['model']:44} {figures}  {verdict}"[:220]
 
 
-def _judged_by(family: str) -> str:
+def _judged_by(library: str, family: str) -> str:
     source = hashlib.sha256()
-    for file in (*(_HERE / f"{name}.py" for name in _JUDGES), _HERE / "models" / f"{family}.py"):
+    for file in (*(_HERE / f"{name}.py" for name in (*_JUDGES, MODULES[library])), _HERE / "models" / f"{family}.py"):
         source.update(file.read_bytes())
     return source.hexdigest()[:8]

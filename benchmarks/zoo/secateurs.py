@@ -55,7 +55,7 @@ class _Secateur:
     def unscaled(self, pruned: Pruned, name: str, parameter: torch.Tensor) -> torch.Tensor:
         for axis, factors in pruned.inside.axis_scales(name).items():
             shape = [-1 if dim == axis else 1 for dim in range(parameter.ndim)]
-            parameter = parameter.double() / torch.as_tensor(factors).reshape(shape)
+            parameter = parameter.double() / torch.tensor(factors).reshape(shape)
         return parameter
 
     def reloaded(self, entry: Entry, pruned: Pruned, folder: Path) -> nn.Module:

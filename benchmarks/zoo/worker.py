@@ -21,7 +21,7 @@ from .catalogue import entries
 from .entry import Entry
 
 SECONDS = 120
-"""A case that takes more of a processor's time is ended; one that waits for neighbours has five times as long."""
+"""A case that takes more of a processor's time is ended; one that waits for neighbours has ten times as long."""
 
 MEMORY = 10 * 2**30
 """Bytes of address space that a case may use."""
@@ -83,7 +83,7 @@ def _in_child(work: Callable[[], None]) -> str:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             break
-        if time.monotonic() - started > 5 * SECONDS:
+        if time.monotonic() - started > 10 * SECONDS:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return UNFINISHED

@@ -145,3 +145,24 @@ def test_channels_that_no_parameter_axis_tells_apart_form_one_group() -> None:
         ["0.weight[0]", "0.bias[0]", "2.weight[1]"],
         ["2.weight[0]", "2.bias[0]", "4.weight[1]"],
     ]
+
+
+def test_rows_of_several_groups_are_blocks_of_each() -> None:
+    class Attention(nn.Module):
+        """Queries, keys and values of each head side by side."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = nn.Linear(5, 36), nn.Linear(12, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.qkv(x).view(2, 4, 3, -1).chunk(3, -1)
+            weights = torch.softmax(q.transpose(1, 2) @ k.permute(0, 2, 3, 1), -1)
+            return self.out((weights @ v.transpose(1, 2)).transpose(1, 2).flatten(2))
+
+    graph = trace(Attention(), torch.randn(2, 4, 5))
+    assert shapes(graph) == [(12, 3, 4), (12, 3, 4)]
+    assert [t.tolist() for t in graph.ties] == [[0, 1]]
+    queries_and_keys, values = graph.groups
+    assert queries_and_keys.members[0].indices[0].tolist() == [0, 4]
+    assert values.members[0].indices[0].tolist() == [8]

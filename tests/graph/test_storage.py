@@ -34,3 +34,16 @@ def test_a_parameter_that_is_anothers_transpose_stays_whole() -> None:
     graph = trace(nn.Sequential(first, second), torch.ones(2, 6))
     assert graph.groups == ()
     assert any("shares a part of its memory" in reason for u in graph.unprunable for reason in u.reasons)
+
+
+def test_parts_of_one_buffer_overlap_the_whole_and_not_each_other() -> None:
+    flat = torch.zeros(24)
+    tensors = {"flat": flat, "a": flat[:6], "b": flat[6:12].view(2, 3), "c": flat[12:]}
+    assert overlapping_names(tensors) == {"flat": "a", "a": "flat", "b": "flat", "c": "flat"}
+
+
+def test_sparse_tensors_are_told_apart_by_object() -> None:
+    graph = torch.eye(3).to_sparse()
+    tensors = {"a": graph, "b": torch.eye(3).to_sparse(), "c": graph}
+    assert tied_names(tensors) == {"c": "a"}
+    assert overlapping_names(tensors) == {}

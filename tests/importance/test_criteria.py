@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from secateur.errors import CalibrationError, ScoreError, SecateurWarning
 from secateur.graph.graph import DependencyGraph
 from secateur.importance import Activation, Criterion, Fisher, Magnitude, Random, Reconstruction, Taylor
+from secateur.importance import criterion as by_axis
 from secateur.importance.reconstruction import Elimination
 from tests.handmade import Chain, GraphSketch, GroupSketch, linear_chain
 
@@ -170,6 +171,22 @@ def test_magnitude_is_the_mean_over_all_that_leaves(p: int) -> None:
             values = torch.cat([w.detach()[mask] for w, mask in slices(graph, model, number, channel)])
             expected = values.abs().pow(p).mean() ** (1 / p)
             assert scores[group.name][channel] == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_magnitude_is_the_same_a_few_rows_at_a_time(p: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, model = conv_case()
+    whole = Magnitude(p=p)(graph, model)
+    monkeypatch.setattr(by_axis, "_ELEMENTS_AT_ONCE", 40)
+    for name, scores in Magnitude(p=p)(graph, model).items():
+        np.testing.assert_allclose(scores, whole[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sums_of_low_precision_values_are_precise(dtype: torch.dtype) -> None:
+    weight = torch.randn(2000, 300).to(dtype)
+    sums = by_axis.sums_by_axis(linear_chain((3, 300, 2000)).graph(), {"c1.0.weight": weight}, torch.abs)
+    np.testing.assert_allclose(sums["c1.0.weight", 1], weight.double().abs().sum(0), rtol=1e-6)
 
 
 def first_order(graph: DependencyGraph, model: nn.Module, batch: Tensor) -> dict[str, NDArray[np.float64]]:

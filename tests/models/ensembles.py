@@ -68,7 +68,7 @@ class Head(nn.Module):
             h = h.view(*h.shape[:-1], 3, h.shape[-1] // 3).roll(1, -2).reshape(h.shape)
         elif self.how == "cut":
             h = torch.cat([h[..., :4], torch.sin(h[..., 4:])], -1)
-        elif self.how == "cut in two":
+        elif self.how == "halves":
             half = h.shape[-1] // 2
             h = torch.cat([h[..., half:], h[..., :half].sin()], -1)
         elif self.how == "chunk":
@@ -237,7 +237,7 @@ CASES: list[Case] = [
     head("shapes", {OUT: 12}, blocks={OUT: 3}),
     head("numbers", {}),
     head("cut", {OUT: 8}),
-    head("cut in two", {OUT: 12}, blocks={OUT: 2}),
+    head("halves", {OUT: 12}, blocks={OUT: 2}),
     head("chunk", {OUT: 12}, blocks={OUT: 2}),
     head("asserts", {}),
     head("zeros", {}),

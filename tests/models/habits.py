@@ -460,7 +460,7 @@ CASES = [
     ),
     habit("cut-weights", cut_weights, lambda: [nn.Linear(6, 12, bias=False), nn.Linear(6, 2)], {ENC: 6}),
     habit("reshaped-parameter", reshaped_parameter, chain(12, 12), {"grid": 4}, tensors=tensors(grid=(3, 4))),
-    habit("outer-parameters", outer_parameters, chain(12, 12), {ENC: 12}, tensors=tensors(gain=(12,))),
+    habit("outer-parameters", outer_parameters, chain(12, 12), {"gain": 12}, tensors=tensors(gain=(12,))),
     habit(
         "contracted-by-tensordot",
         contracted_by_tensordot,

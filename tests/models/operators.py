@@ -31,6 +31,10 @@ def gathered_tokens(m: Any, x: torch.Tensor) -> Any:
     return m.inner[1](h.gather(1, _places(x).unsqueeze(-1).expand(-1, -1, h.shape[-1])))
 
 
+def taken_along(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](hidden(m, x).take_along_dim(_places(x).unsqueeze(-1), 1))
+
+
 def scattered_tokens(m: Any, x: torch.Tensor) -> Any:
     h = hidden(m, x)
     places = _places(x, 3).unsqueeze(-1).expand_as(h)
@@ -87,6 +91,12 @@ def sorted_experts(m: Any, x: torch.Tensor) -> Any:
     inner = F.relu(F.grouped_mm(h[order].float(), m.up.mT.float(), offs=ends))
     outer = F.grouped_mm(inner, m.down.mT.float(), offs=ends).double()
     return m.inner[2](torch.zeros_like(h).index_copy(0, order, outer))
+
+
+def neighbours(m: Any, x: torch.Tensor) -> Any:
+    """Graph convolutions with a sparse matrix."""
+    edges = (m.const_adjacency * x.shape[0]).to_sparse()
+    return torch.sparse.mm(edges, m.inner[1](torch.relu(torch.sparse.mm(edges, m.inner[0](x)))))
 
 
 # --- transforms, scans, sorts ---------------------------------------------------------------------------------------
@@ -146,7 +156,7 @@ def order_statistics_of_tokens(m: Any, x: torch.Tensor) -> Any:
     h = hidden(m, x)
     places = h.sort(1, descending=True).indices.double()
     largest = h.topk(2, dim=1).values
-    statistics = h.median(1).values + h.kthvalue(2, dim=1).values + h.mode(1).values
+    statistics = h.median(1).values + h.kthvalue(2, dim=1).values + h.quantile(0.3, dim=1) + h.mode(1).values
     return m.inner[1](largest + places[:, :2] + statistics[:, None])
 
 
@@ -246,6 +256,7 @@ def three(first: int, second: int, third: int) -> Callable[[], list[nn.Module]]:
 
 CASES: list[Case] = [
     habit("gathered-tokens", gathered_tokens, chain(12, 12), {ENC: 12}, shape=TOKENS),
+    habit("taken-along", taken_along, chain(12, 12), {ENC: 12}, shape=TOKENS),
     habit("scattered-tokens", scattered_tokens, chain(12, 12), {ENC: 12}, shape=TOKENS),
     habit("pooled-segments", pooled_segments, chain(12, 12), {ENC: 12}, shape=TOKENS),
     habit("written-tokens", written_tokens, chain(12, 12), {ENC: 12}, shape=TOKENS),
@@ -273,6 +284,14 @@ CASES: list[Case] = [
         shape=TOKENS,
         tensors=lambda: {"up": quarters(3, 8, 16), "down": quarters(3, 16, 8)},
         blocks={"up": 4, "down": 4},
+        counted=False,
+    ),
+    habit(
+        "neighbours",
+        neighbours,
+        chain(12, 12),
+        {ENC: 12},
+        tensors=lambda: {"const_adjacency": generator(4, 4).relu()},
         counted=False,
     ),
     habit(

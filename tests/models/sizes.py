@@ -153,7 +153,7 @@ CASES = [
     habit("pads-rows", pads_rows, chain(12, 16), {ENC: 4}),
     habit("half-by-float", half_by_float, chain(12, 6), {}),
     habit("half-by-shift", half_by_shift, chain(12, 6), {}),
-    habit("remainder", remainder, chain(10, 10), {}),
+    habit("remainder", remainder, chain(10, 10), {ENC: 10}),
     habit("smallest", smallest, chain(12, 12), {ENC: 12}),
     habit("product-of-sizes", product_of_sizes, chain(12, 12), {ENC: 4}),
     habit("divided-by-length", divided_by_length, chain(12, 12), {}),

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from tests.models import habits, maps, operators, sequences, sharing, sizes, vectors
+from tests.models import (
+    ensembles,
+    habits,
+    layers,
+    maps,
+    mixtures,
+    operators,
+    recurrent,
+    sequences,
+    sharing,
+    sizes,
+    vectors,
+)
 
-CASES = [case for family in (vectors, sharing, maps, sequences, sizes, habits, operators) for case in family.CASES]
+_FAMILIES = (vectors, sharing, layers, maps, sequences, recurrent, mixtures, ensembles, sizes, habits, operators)
+
+CASES = [case for family in _FAMILIES for case in family.CASES]

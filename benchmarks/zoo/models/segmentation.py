@@ -30,7 +30,7 @@ ENTRIES = [
     _decoder("MAnet", "resnet18", decoder_channels=(64, 32, 16, 16, 8)),
     _decoder("Linknet", "resnet18"),
     _decoder("FPN", "mobilenet_v2", decoder_pyramid_channels=64, decoder_segmentation_channels=32),
-    _decoder("PSPNet", "resnet18", encoder_depth=5, upsampling=32),
+    _decoder("PSPNet", "resnet18"),
     _decoder("PAN", "resnet18", 128),
     _decoder("DeepLabV3", "resnet18", decoder_channels=64),
     _decoder("DeepLabV3Plus", "mobilenet_v2", decoder_channels=64),

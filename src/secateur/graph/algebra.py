@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from secateur.graph.labels import NONE, Factor, Factors, Facts, Labels
+from secateur.graph.labels import NONE, Factor, Factors, Facts, Labels, ascending
 
 NO_INDEX = "meets an axis that carries no parameter's index"
 
@@ -70,6 +71,9 @@ def _compatible(facts: Facts, operands: Sequence[Operand], where: str) -> list[F
     dims_sets = {f.dims for operand in operands for f in operand.factors}
     if all(len(dims) == 1 for dims in dims_sets):
         return [operand.factors for operand in operands]
+    rows = {d for dims in dims_sets for d in dims[:-1]}
+    operands = [_without_fixed_rows(facts, operand, rows) for operand in operands]
+    dims_sets = {f.dims for operand in operands for f in operand.factors}
     target = {dims: _target(dims, dims_sets) for dims in dims_sets if len(dims) > 1}
     reason = f"two views of one axis ({where})"
     result = []
@@ -83,6 +87,15 @@ def _compatible(facts: Facts, operands: Sequence[Operand], where: str) -> list[F
                 factors.append(Factor(onto, factor.ordered(onto)))
         result.append(tuple(factors))
     return result
+
+
+def _without_fixed_rows(facts: Facts, operand: Operand, rows: set[int]) -> Operand:
+    """The operand without labels that stay anyway, where a split axis of another operand has rows.
+
+    They ask nothing of it: a head's own bias, say, of a head that can't leave.
+    """
+    kept = tuple(f for f in operand.factors if len(f.dims) > 1 or f.free not in rows or not facts.stays(f.labels))
+    return operand if len(kept) == len(operand.factors) else Operand(kept, operand.extents)
 
 
 def _target(dims: tuple[int, ...], others: set[tuple[int, ...]]) -> tuple[int, ...]:
@@ -184,6 +197,12 @@ class Segment:
 
 def segments(before: Sequence[int], after: Sequence[int]) -> list[Segment]:
     """The finest decomposition of a reshape into independent segments; sizes of one are left out."""
+    # Plain integers: the cache compares them, which a traced size would take for a test by the user's code.
+    return list(_segments(tuple(map(int, before)), tuple(map(int, after))))
+
+
+@lru_cache(maxsize=4096)
+def _segments(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Segment, ...]:
     ins = [d for d, n in enumerate(before) if n != 1]
     outs = [d for d, n in enumerate(after) if n != 1]
     result = []
@@ -199,7 +218,7 @@ def segments(before: Sequence[int], after: Sequence[int]) -> list[Segment]:
                 right *= after[outs[o]]
                 o += 1
         result.append(Segment(tuple(ins[i0:i]), tuple(outs[o0:o])))
-    return result
+    return tuple(result)
 
 
 def reshape(
@@ -233,13 +252,14 @@ def reshape(
 def _reshape_factor(
     facts: Facts,
     factor: Factor,
-    parts: list[Segment],
+    parts: Sequence[Segment],
     before: Sequence[int],
     after: Sequence[int],
     where: str,
     flexible: frozenset[int] | None,
 ) -> Factors:
-    touched = [p for p in parts if set(p.inputs) & set(factor.dims)]
+    here = set(factor.dims)
+    touched = [p for p in parts if not here.isdisjoint(p.inputs)]
     if all(len(p.inputs) == len(p.outputs) == 1 for p in touched):
         return (factor.moved({p.inputs[0]: p.outputs[0] for p in touched}),)
     factor = _mergeable(facts, factor, touched, where)
@@ -288,15 +308,22 @@ def _settle(facts: Facts, factor: Factor, where: str, flexible: frozenset[int] |
 
 def _straddles(rows: Labels) -> bool:
     """Whether some label is spread unevenly over rows, so that they can't lose equally many places."""
+    if ascending(rows.ravel()):
+        return False
     rows = np.unique(np.sort(rows, axis=1), axis=0)
     distinct_in_rows = len(rows) + np.count_nonzero(np.diff(rows, axis=1))
     return bool(len(np.unique(rows)) < distinct_in_rows)
 
 
 def _separate(facts: Facts, factors: list[Factor], where: str) -> Factors:
-    """Two tracked axes merged into one dimension: the one with more labels goes on, the other is pinned."""
+    """Two tracked axes merged into one dimension: one goes on, the other is pinned.
+
+    The first is one that may yet leave, if there is any, and of these the one with more labels.
+    """
+    if len(factors) < 2 or sum(len(f.dims) for f in factors) == len({d for f in factors for d in f.dims}):
+        return tuple(factors)
     chosen: list[Factor] = []
-    for factor in sorted(factors, key=lambda f: -len(np.unique(f.labels))):
+    for factor in sorted(factors, key=lambda f: (facts.stays(f.labels), -len(np.unique(f.labels)))):
         clash = [c for c in chosen if set(c.dims) & set(factor.dims)]
         if clash:
             facts.fix(factor.labels, f"merged into one dimension with another pruned axis ({where})")

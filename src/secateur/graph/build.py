@@ -136,10 +136,13 @@ class _Builder:
         ]
 
     def _touched(self, arrays: Iterable[Labels]) -> NDArray[np.bool_]:
-        """Whether any of these labels is on each parameter axis."""
+        """Whether any of these labels, or what meets it where a weight is made from weights, is on each axis."""
         flags = np.zeros(self._trace.facts.size + 1, dtype=bool)
         for labels in _distinct(arrays):
             flags[labels] = True
+        # Backwards from the weights that are used to those that they are made from, then to all made from these.
+        for a, b in (*reversed(self._trace.derived), *self._trace.derived):
+            flags[a] = flags[b] = flags[a] | flags[b]
         return np.bincount(self._axis_of[flags[: len(self._axis_of)]], minlength=len(self._trace.axes)) > 0
 
     def _summed(self) -> NDArray[np.bool_]:
@@ -176,8 +179,9 @@ class _Builder:
     def _attributes(self) -> tuple[AttributeSize, ...]:
         arrays = {key: (labels, Fraction(1)) for key, labels in self._trace.counted}
         arrays |= {key: (following.labels, following.ratio) for key, following in self._solution.attributes.items()}
+        inside = _by_path(arrays) if self._trace.followers else {}
         for follower, twin in self._trace.followers.items():
-            arrays |= {follower + k[len(twin) :]: found for k, found in arrays.items() if k.startswith(f"{twin}.")}
+            arrays |= {follower + key[len(twin) :]: arrays[key] for key in inside.get(twin, ())}
         counts = self._counts([labels for labels, _ in arrays.values()])
         return tuple(
             AttributeSize(key, count, ratio) for (key, (_, ratio)), count in zip(arrays.items(), counts, strict=True)
@@ -248,6 +252,17 @@ class _Builder:
 def _distinct(arrays: Iterable[Labels]) -> Iterable[Labels]:
     """Each array object once: a loop names the same ones again and again."""
     return {id(labels): labels for labels in arrays}.values()
+
+
+def _by_path(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Every path that some of these dotted names lie in, to those names."""
+    inside: dict[str, list[str]] = {}
+    for key in keys:
+        path = key.rpartition(".")[0]
+        while path:
+            inside.setdefault(path, []).append(key)
+            path = path.rpartition(".")[0]
+    return inside
 
 
 def _stem(members: list[Member]) -> str:

@@ -15,6 +15,8 @@ from inspect import signature
 from math import prod
 from typing import Any
 
+from secateur.graph.traced_size import plain
+
 _PLACES = (
     ("einops.einops", "_reconstruct_from_shape"),
     ("einops._torch_specific", "_reconstruct_from_shape_uncached"),
@@ -51,7 +53,7 @@ def _sizes(
         axes_dims: lengths of axes that the user names.
     """
     given = list(axes_dims)
-    plain_shape, plain_given = tuple(map(int, shape)), tuple((axis, int(length)) for axis, length in given)
+    plain_shape, plain_given = tuple(map(plain, shape)), tuple((axis, plain(length)) for axis, length in given)
     first, order, reduced, added, last, dims = computes(recipe, plain_shape, plain_given)
     lengths = _axis_lengths(recipe, shape, given)
     return (

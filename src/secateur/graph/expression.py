@@ -79,9 +79,9 @@ class Expression:
     terms: tuple[Term, ...]
 
     @classmethod
-    def of(cls, value: int | Atom) -> Expression:
+    def of(cls, value: int | Fraction | Atom) -> Expression:
         """A plain number, or one atom."""
-        return cls((Term(Fraction(value)),) if isinstance(value, int) else (Term(Fraction(1), (value,)),))
+        return cls((Term(Fraction(1), (value,)),) if isinstance(value, (Count, Attribute)) else (Term(Fraction(value)),))
 
     def atoms(self) -> Iterator[Atom]:
         """All atoms, in order."""
@@ -95,6 +95,11 @@ class Expression:
         return self.terms[0] if len(self.terms) == 1 else None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole number for any whole values of its atoms."""
+        return all(term.times.denominator == 1 and not term.down for term in self.terms)
+
+    @property
     def is_manageable(self) -> bool:
         """Whether it is small enough to go on with."""
         return len(self.terms) <= _MOST_TERMS and sum(1 for _ in self.atoms()) <= _MOST_ATOMS
@@ -102,6 +107,26 @@ class Expression:
     def value(self, of: Callable[[Atom], Fraction]) -> Fraction:
         """The value, given those of the atoms."""
         return sum((term.value(of) for term in self.terms), Fraction(0))
+
+    def joined(self, other: Expression) -> Expression:
+        """The sum; of two numbers of labels, the number of the ones followed by the others."""
+        mine, theirs = self._counted, other._counted
+        if mine is None or theirs is None:
+            return self + other
+        return Expression.of(Count(np.concatenate([mine, theirs])))
+
+    @property
+    def _counted(self) -> Labels | None:
+        """The labels, if it is just their number."""
+        term = self.only
+        if term is None or term.down or len(term.up) != 1 or term.times != 1 or isinstance(term.up[0], Attribute):
+            return None
+        return term.up[0].labels
+
+    def over(self, other: Expression) -> Expression | None:
+        """The quotient, if the divisor is a single term."""
+        term = other.only
+        return None if term is None or not term.times else self * Expression((term.inverse(),))
 
     def __add__(self, other: Expression) -> Expression:
         terms: list[Term] = []

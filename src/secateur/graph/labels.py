@@ -9,10 +9,10 @@ shrinks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,27 @@ class SizeEquation:
     labels: Labels | None
 
 
+Relation = Callable[[Any, Any], Any]
+"""A comparison, such as ``operator.lt``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """An expression in kept counts and attributes whose relation to zero the code has asked for: it must stay."""
+
+    size: Expression
+    relation: Relation
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """An expression in kept counts and attributes, an exact quotient, that must stay a whole number."""
+
+    size: Expression
+    reason: str
+
+
 @dataclass(slots=True)
 class Facts:
     """Everything a trace learns of its labels, as arrays, solved once at the end."""
@@ -114,10 +135,14 @@ class Facts:
     mixed: list[Noted] = field(default_factory=list)
     counts: list[EqualCounts] = field(default_factory=list)
     equations: list[SizeEquation] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    wholes: list[Whole] = field(default_factory=list)
     held: dict[str, str] = field(default_factory=dict)
     """Attributes that must keep their value, and why."""
     numbers: list[tuple[Attribute, str]] = field(default_factory=list)
     """Attributes that are used as numbers, and where."""
+    _stay: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    """Shape (labels or more,); whether each is fixed."""
 
     def fresh(self, count: int) -> Labels:
         """``count`` labels never used before."""
@@ -129,14 +154,17 @@ class Facts:
         """Labels at equal places leave together; a place without a label on one side pins the other side's."""
         if a is b:
             return
-        a, b = np.broadcast_arrays(a, b)
+        if a.shape != b.shape:
+            a, b = np.broadcast_arrays(a, b)
         a, b = a.ravel(), b.ravel()
         differ = a != b
-        if not differ.any():
+        count = np.count_nonzero(differ)
+        if count == 0:
             return
-        a, b = a[differ], b[differ]
-        lone = (a == NONE) | (b == NONE)
-        if lone.any():
+        if count < len(a):
+            a, b = a[differ], b[differ]
+        lone = np.minimum(a, b) == NONE
+        if np.count_nonzero(lone):
             self.fix(np.maximum(a[lone], b[lone]), reason)
             a, b = a[~lone], b[~lone]
         if len(a):
@@ -144,17 +172,28 @@ class Facts:
 
     def fix(self, labels: Labels, reason: str) -> None:
         """These labels must stay, for this reason."""
-        labels = labels[labels != NONE]
+        labels = _distinct(labels)
         if labels.size:
-            self.fixed.append(Noted(np.unique(labels), reason))
+            self.fixed.append(Noted(labels, reason))
+            missing = max(self.size, int(labels[-1]) + 1) - len(self._stay)
+            if missing > 0:
+                # Twice as many as needed, so that growing costs no more than filling.
+                self._stay = np.append(self._stay, np.zeros(missing + self.size, dtype=bool))
+            self._stay[labels] = True
+
+    def stays(self, labels: Labels) -> bool:
+        """Whether all of these labels are known to stay by now."""
+        known = labels[labels != NONE]
+        return int(known.max(initial=NONE)) < len(self._stay) and bool(self._stay[known].all())
 
     def mix(self, labels: Labels, reason: str, *, by_width: bool = False) -> None:
         """An operation mixes these labels, so that removing one is not the same as zeroing it."""
-        self.mixed.append(Noted(np.unique(labels[labels != NONE]), reason, by_width))
+        self.mixed.append(Noted(_distinct(labels), reason, by_width))
 
     def balance(self, rows: Labels, reason: str) -> None:
         """Every row of a (rows, columns) array keeps the same number of labels."""
-        rows = np.unique(rows, axis=0)
+        if not ascending(rows.ravel()):
+            rows = np.unique(rows, axis=0)
         if len(rows) > 1:
             self.counts.append(EqualCounts(tuple(Counted(row) for row in rows), reason))
 
@@ -167,6 +206,20 @@ class Facts:
             self.balance(pieces, reason)
             return
         self.counts.append(EqualCounts((Counted(a.ravel(), weight_a), Counted(b.ravel(), weight_b)), reason))
+
+
+def ascending(labels: Labels) -> bool:
+    """Whether every label is greater than the one before it."""
+    return bool(np.count_nonzero(labels[1:] > labels[:-1]) == len(labels) - 1)
+
+
+def _distinct(labels: Labels) -> Labels:
+    """The labels, ascending and each once, without ``NONE``; as they are, nearly always."""
+    flat = labels.ravel()
+    if len(flat) and flat[0] >= 0 and ascending(flat):
+        return flat
+    found = np.unique(flat)
+    return np.asarray(found[found != NONE])
 
 
 def _equal_pieces(part: Labels, whole: Labels, times: int, over: int) -> Labels | None:

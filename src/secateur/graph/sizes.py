@@ -24,7 +24,8 @@ from secateur.graph.expression import Count, Expression
 from secateur.graph.labels import Factor, Labels, SizeEquation, labels_along
 from secateur.graph.rules.base import names
 from secateur.graph.torch_calls import HANDLERS, Called, handles, note_numbers
-from secateur.graph.traced_size import Source, TracedSize
+from secateur.graph.source import Source
+from secateur.graph.traced_size import TracedSize, plain
 from secateur.graph.tracer import Tracer, without_mkldnn
 
 
@@ -34,6 +35,10 @@ class SizeMode(TorchFunctionMode):
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
         self.tracer = tracer
+
+    def __exit__(self, *details: Any) -> None:
+        self.tracer.is_over = True
+        super().__exit__(*details)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -96,7 +101,7 @@ def _given(tracer: Tracer, tensor: torch.Tensor, dim: int, size: Any, what: str)
         return
     if isinstance(size, TracedSize):
         _tie(tracer, labels, size, f"size given to {what}")
-    elif size != -1 and not tracer.in_own_sizes:
+    elif plain(size) != -1 and not tracer.in_own_sizes:
         tracer.facts.fix(
             labels,
             f"{what} has a size given as a number; -1, or one read from x.shape, would follow ({tracer.where()})",
@@ -120,7 +125,7 @@ def _tie(tracer: Tracer, labels: Labels, size: TracedSize, what: str) -> None:
 def _tie_to_constant(tracer: Tracer, size: TracedSize, what: str) -> None:
     """``size`` must stay what it is."""
     if size.source.tracer is tracer:
-        difference = Expression.of(int(size)) + -size.source.size
+        difference = Expression.of(plain(size)) + -size.source.size
         tracer.facts.equations.append(SizeEquation(difference, f"{what} by {tracer.where()}", None))
 
 
@@ -144,10 +149,11 @@ def _set(tracer: Tracer, **values: Any) -> Iterator[None]:
 
 def _reshape_to(call: Called, sizes: list[Any], dim: int | None = None) -> Any:
     """Run a reshape to these sizes: of the whole tensor, or of the dimension ``dim`` alone."""
-    tracer, what = call.tracer, f"{call.name}({', '.join(str(int(size)) for size in sizes)})"
+    tracer, lengths = call.tracer, list(map(plain, sizes))
+    what = f"{call.name}({', '.join(map(str, lengths))})"
     given = dict(enumerate(sizes, dim or 0))
-    follows = frozenset(dim for dim, size in given.items() if size == -1 or isinstance(size, TracedSize))
-    widths = _block_widths(call["input"], sizes, dim, follows) if tracer.labels_of(call["input"]) else frozenset()
+    follows = frozenset(dim for dim, size in given.items() if isinstance(size, TracedSize) or plain(size) == -1)
+    widths = _block_widths(call["input"], lengths, dim, follows) if tracer.labels_of(call["input"]) else frozenset()
     site = tracer.where() if widths else ""
     if widths and tracer.whole_at(site):
         tracer.trace.whole[site] = None
@@ -172,14 +178,14 @@ def _mapped_dims(tensor: torch.Tensor) -> int:
     return count
 
 
-def _block_widths(tensor: torch.Tensor, sizes: list[Any], dim: int | None, follows: frozenset[int]) -> frozenset[int]:
+def _block_widths(tensor: torch.Tensor, sizes: list[int], dim: int | None, follows: frozenset[int]) -> frozenset[int]:
     """Output dimensions that are widths of blocks into which a reshape splits, where their number could follow too."""
     before = list(tensor.shape)
     total = tensor.numel() if dim is None else before[dim]
-    known = math.prod(int(size) for size in sizes if size != -1)
+    known = math.prod(size for size in sizes if size != -1)
     if not known or total % known:
         return frozenset()
-    inner = [total // known if size == -1 else int(size) for size in sizes]
+    inner = [total // known if size == -1 else size for size in sizes]
     after = inner if dim is None else [*before[:dim], *inner, *before[dim + 1 :]]
     if math.prod(after) != tensor.numel():
         return frozenset()  # an expansion
@@ -223,7 +229,7 @@ def _repeat(call: Called) -> Any:
         if not isinstance(count, TracedSize):
             continue
         if before < 0 or tensor.shape[before] == 1:
-            labels = tracer.facts.fresh(int(count))
+            labels = tracer.facts.fresh(plain(count))
             factors.append(Factor((dim,), labels))
             _tie(tracer, labels, count, f"size given to {call.name}")
         else:
@@ -267,8 +273,8 @@ def _created(call: Called, sizes: Sequence[Any]) -> Any:
     tracer, result = call.tracer, call.run()
     factors = []
     for dim, size in enumerate(sizes):
-        if size > 1 and (tracer.in_own_sizes or isinstance(size, TracedSize)):
-            labels = tracer.facts.fresh(int(size))
+        if plain(size) > 1 and (tracer.in_own_sizes or isinstance(size, TracedSize)):
+            labels = tracer.facts.fresh(plain(size))
             factors.append(Factor((dim,), labels))
             if isinstance(size, TracedSize):
                 _tie(tracer, labels, size, f"size given to {call.name}")
@@ -383,7 +389,7 @@ def _slice(tracer: Tracer, tensor: torch.Tensor, dim: int, item: slice) -> None:
     start, stop = item.start, item.stop
     if start is not None:
         _cut(tracer, tensor, dim, start, "a slice")
-    if isinstance(start, TracedSize) and isinstance(stop, TracedSize) and 0 < int(start) < int(stop):
+    if isinstance(start, TracedSize) and isinstance(stop, TracedSize) and 0 < plain(start) < plain(stop):
         _given_piece(tracer, tensor, dim, start, stop)
     elif stop is not None:
         _cut(tracer, tensor, dim, stop, "a slice")
@@ -394,7 +400,7 @@ def _given_piece(tracer: Tracer, tensor: torch.Tensor, dim: int, start: TracedSi
     labels = labels_along(tracer.labels_of(tensor), dim)
     length = stop - start
     if labels is not None and isinstance(length, TracedSize):
-        _tie(tracer, labels[int(start) : int(stop)], length, "cut out by a slice")
+        _tie(tracer, labels[plain(start) : plain(stop)], length, "cut out by a slice")
     else:
         _cut(tracer, tensor, dim, stop, "a slice")
 
@@ -410,7 +416,7 @@ def _cut(tracer: Tracer, tensor: torch.Tensor, dim: int, bound: Any, what: str) 
 
 
 def _cut_at_size(tracer: Tracer, labels: Labels | None, bound: TracedSize, length: int, what: str) -> None:
-    index = int(bound)
+    index = plain(bound)
     if not 0 < abs(index) <= length:
         return
     size = bound if index > 0 else -bound

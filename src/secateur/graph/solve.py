@@ -152,26 +152,44 @@ class _Counts:
     def satisfied(self, constraint: EqualCounts) -> bool:
         """Take in a constraint if blocks and ties can express it; False if its indices must be equated."""
         ordered = [np.sort(self._channel_of[entry.labels]) for entry in constraint.entries]
-        same_weight = len({entry.weight for entry in constraint.entries}) == 1
-        if same_weight and all(np.array_equal(ordered[0], other) for other in ordered[1:]):
+        weights = [entry.weight for entry in constraint.entries]
+        if len(set(weights)) == 1 and all(np.array_equal(ordered[0], other) for other in ordered[1:]):
             return True
-        groups = [self._group_of[channels] for channels in ordered]
-        if all(g.max() == NO_GROUP for g in groups):
+        if all(self._group_of[channels].max() == NO_GROUP for channels in ordered):
             return True
-        if any(g.min() == NO_GROUP or g.min() != g.max() for g in groups):
-            return False
         subsets: dict[int, dict[bytes, Labels]] = {}
-        for group, channels in zip(groups, ordered, strict=True):
-            distinct, times = _runs(channels)
-            if times.min() != times.max():
+        amounts: list[dict[int, int]] = []
+        for channels, weight in zip(ordered, weights, strict=True):
+            parts = self._parts(channels)
+            if parts is None:
                 return False
-            positions = self._solution.position[distinct]
-            subsets.setdefault(int(group[0]), {})[positions.tobytes()] = positions
-        if len(subsets) == 1 and all(len(known) == 1 for known in subsets.values()):
-            return True
-        return self._partition(subsets)
+            amounts.append({group: weight * times * len(positions) for group, (positions, times) in parts.items()})
+            for group, (positions, _) in parts.items():
+                subsets.setdefault(group, {})[positions.tobytes()] = positions
+        if len({amount.get(NO_GROUP, 0) for amount in amounts}) > 1:
+            return False
+        subsets.pop(NO_GROUP, None)
+        if all(amount == amounts[0] for amount in amounts[1:]):
+            # All entries have as much of every group, so that each group by itself keeps them equal.
+            return self._partition({group: known for group, known in subsets.items() if len(known) > 1}, tied=False)
+        return self._partition(subsets, tied=True)
 
-    def _partition(self, subsets: dict[int, dict[bytes, Labels]]) -> bool:
+    def _parts(self, ordered: Labels) -> dict[int, tuple[Labels, int]] | None:
+        """Of channels in ascending order: by group, positions and how often each occurs; None if not equally often."""
+        distinct, times = _runs(ordered)
+        groups = self._group_of[distinct]
+        found: dict[int, tuple[Labels, int]] = {}
+        for group in np.unique(groups):
+            mine = groups == group
+            if group == NO_GROUP:
+                found[NO_GROUP] = (np.zeros(int(times[mine].sum()), dtype=np.int64), 1)
+                continue
+            if times[mine].min() != times[mine].max():
+                return None
+            found[int(group)] = (self._solution.position[distinct[mine]], int(times[mine][0]))
+        return found
+
+    def _partition(self, subsets: dict[int, dict[bytes, Labels]], *, tied: bool) -> bool:
         refined = {}
         for group, known in subsets.items():
             blocks = self._refined(group, known.values())
@@ -180,9 +198,10 @@ class _Counts:
             refined[group] = blocks
         for group, blocks in refined.items():
             self._blocks[group] = blocks
-        first = min(self._root(group) for group in subsets)
-        for group in subsets:
-            self._tie[self._root(group)] = first
+        if tied:
+            first = min(self._root(group) for group in subsets)
+            for group in subsets:
+                self._tie[self._root(group)] = first
         return True
 
     def _refined(self, group: int, subsets: Collection[Labels]) -> Labels | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from itertools import pairwise
 
 import torch
 from torch import nn
@@ -22,8 +21,7 @@ def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     first_of: dict[Hashable, str] = {}
     tied: dict[str, str] = {}
     for name, tensor in tensors.items():
-        key = (storage_address(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
-        first = first_of.setdefault(key, name) if tensor.numel() else name
+        first = first_of.setdefault(_place(tensor), name) if tensor.numel() else name
         if first != name:
             tied[name] = first
     return tied
@@ -32,17 +30,29 @@ def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 def overlapping_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Names whose memory overlaps another's without being seen the same way (a transpose, a part), to that other."""
     tied = tied_names(tensors)
-    spans = sorted(
-        (storage_address(t), t.storage_offset(), t.storage_offset() + _extent(t), name)
-        for name, t in tensors.items()
-        if t.numel() and name not in tied
-    )
+    in_storage: dict[int, list[tuple[int, int, str]]] = {}
+    for name, tensor in tensors.items():
+        if tensor.layout == torch.strided and tensor.numel() and name not in tied:
+            start = int(tensor.storage_offset())
+            in_storage.setdefault(storage_address(tensor), []).append((start, start + _extent(tensor), name))
     result: dict[str, str] = {}
-    for before, after in pairwise(spans):
-        if before[0] == after[0] and after[1] < before[2]:
-            result[before[3]] = after[3]
-            result[after[3]] = before[3]
+    for spans in in_storage.values():
+        # In order of where they start, each against the one that reaches furthest so far.
+        (_, reach, furthest), *others = sorted(spans)
+        for start, end, name in others:
+            if start < reach:
+                result[name] = furthest
+                result.setdefault(furthest, name)
+            if end > reach:
+                reach, furthest = end, name
     return result
+
+
+def _place(tensor: torch.Tensor) -> Hashable:
+    """What tells tensors with memory of their own apart; of one without strides (a sparse one), the object itself."""
+    if tensor.layout != torch.strided:
+        return id(tensor)
+    return storage_address(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def storage_address(tensor: torch.Tensor) -> int:

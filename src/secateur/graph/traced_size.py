@@ -1,220 +1,154 @@
 """Integers that remember what they count: sizes from ``tensor.shape``, and attributes of modules, while a model runs.
 
-Sums, differences, products and exact quotients are followed. A size that becomes a number (a scale, say) makes its
-labels mixed: then removing is not the same as zeroing. Any other arithmetic pins what the size counts.
+Sums, differences, products, powers and exact quotients are followed. A size that becomes a number (a scale, say) makes
+its labels mixed: then removing is not the same as zeroing. Comparisons are noted, since they must come out the same
+once channels are gone. Any other use pins what the size counts.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from secateur.graph.expression import Count, Expression
-from secateur.graph.labels import Labels, SizeEquation
+from secateur.graph.expression import Expression
+from secateur.graph.labels import Relation
 from secateur.graph.rules.base import names
-from secateur.graph.tracer import Tracer
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """What an integer counts, and in which run."""
-
-    size: Expression
-    tracer: Tracer
-
-    @classmethod
-    def counting(cls, labels: Labels, tracer: Tracer) -> Source:
-        """The number of these labels."""
-        return cls(Expression.of(Count(labels)), tracer)
-
-    @property
-    def labels(self) -> Labels | None:
-        """The labels, if the size is just their number; else None."""
-        term = self.size.only
-        if term is None or term.down or len(term.up) != 1 or term.times != 1:
-            return None
-        return term.up[0].labels if isinstance(term.up[0], Count) else None
-
-    def note_number(self, what: str) -> None:
-        """The size is used as a number (a scale, say), not as a size: removing is then not the same as zeroing."""
-        reason = f"width used as a number by {what} ({self.tracer.where()})"
-        for atom in self.size.atoms():
-            if isinstance(atom, Count):
-                self.tracer.mix(atom.labels, reason)
-            else:
-                self.tracer.facts.numbers.append((atom, reason))
-
-    def pin(self, what: str) -> None:
-        """The size goes into arithmetic that can't be followed."""
-        place = self.tracer.where()
-        for atom in self.size.atoms():
-            if isinstance(atom, Count):
-                self.tracer.facts.fix(atom.labels, f"width goes through {what} ({place})")
-            else:
-                self.tracer.facts.held.setdefault(atom.key, f"{atom.key} goes through {what} ({place})")
-
-    def equals(self, other: Source, what: str) -> None:
-        """Both sizes must stay equal."""
-        self.tracer.facts.equations.append(
-            SizeEquation(self.size + -other.size, f"{what} by {self.tracer.where()}", None)
-        )
+from secateur.graph.source import Source
 
 
 class TracedSize(int):
-    """An ``int`` that remembers what it counts, through sums, products and exact quotients."""
+    """An ``int`` that remembers what it counts."""
 
     source: Source
 
-    def __new__(cls, value: int, source: Source) -> TracedSize:
-        """An integer of this value that counts ``source``."""
-        size = super().__new__(cls, value)
+    def __new__(cls, value: int, source: Source | None = None) -> Any:
+        """An integer of this value that counts ``source``; a plain one for code that makes more of a class it meets."""
+        if source is None:
+            return plain(value)
+        size = super().__new__(cls, plain(value))
         size.source = source
         return size
 
+    # --- what it is where nothing is asked of its source ---
+
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        return int, (int(self),)
+        return int, (plain(self),)
 
     def __copy__(self) -> int:
-        return int(self)
+        return plain(self)
 
     def __deepcopy__(self, memo: Any) -> int:
-        return int(self)
-
-    def _made(self, value: int, size: Expression, what: str, other: Any) -> int:
-        """The result of an operation that is followed, as far as its expression is manageable."""
-        if not size.is_manageable:
-            return self._opaque(value, what, other)
-        return TracedSize(value, Source(size, self.source.tracer))
-
-    def _opaque(self, value: int, what: str, other: Any) -> int:
-        for source in _sources(self, other):
-            source.pin(what)
-        return value
-
-    def __mul__(self, other: Any) -> Any:
-        if isinstance(other, float):
-            return self._times(other)
-        size = self._expression(other)
-        if size is None:
-            return NotImplemented
-        return self._made(int.__mul__(self, other), self.source.size * size, "multiplication", other)
-
-    __rmul__ = __mul__
-
-    def _times(self, other: float) -> TracedFloat:
-        return TracedFloat.of(int(self) * other, "multiplication", self.source)
-
-    def __floordiv__(self, other: Any) -> Any:
-        return self._quotient(self, other)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return self._quotient(other, self)
-
-    def _quotient(self, above: Any, below: Any) -> Any:
-        up, down = self._expression(above), self._expression(below)
-        if up is None or down is None:
-            return NotImplemented
-        value, other = int(above) // int(below), above if below is self else below
-        if down.only is None or int(above) % int(below) or int(below) < 0:
-            return self._opaque(value, "division", other)
-        return self._made(value, up * Expression((down.only.inverse(),)), "division", other)
-
-    def __add__(self, other: Any) -> Any:
-        size = self._expression(other)
-        if size is None:
-            return self._sum_with_float(other)
-        if isinstance(other, TracedSize):
-            mine, theirs = self.source.labels, other.source.labels
-            if mine is not None and theirs is not None:
-                both = Source.counting(np.concatenate([mine, theirs]), self.source.tracer)
-                return TracedSize(int(self) + int(other), both)
-        return self._made(int.__add__(self, other), self.source.size + size, "addition", other)
-
-    __radd__ = __add__
-
-    def _sum_with_float(self, other: Any) -> Any:
-        if not isinstance(other, float):
-            return NotImplemented
-        return TracedFloat.of(int(self) + other, "addition", self.source)
-
-    def __sub__(self, other: Any) -> Any:
-        size = self._expression(other)
-        if size is None:
-            return self._sum_with_float(-other if isinstance(other, float) else other)
-        return self._made(int.__sub__(self, other), self.source.size + -size, "subtraction", other)
-
-    def __rsub__(self, other: Any) -> Any:
-        size = self._expression(other)
-        if size is None:
-            return NotImplemented
-        return self._made(int.__rsub__(self, other), size + -self.source.size, "subtraction", other)
-
-    def __neg__(self) -> int:
-        return self._made(int.__neg__(self), -self.source.size, "negation", None)
-
-    def __pos__(self) -> TracedSize:
-        return self
-
-    def __mod__(self, other: Any) -> Any:
-        return self._remainder(self, other)
-
-    def __rmod__(self, other: Any) -> Any:
-        return self._remainder(other, self)
-
-    def _remainder(self, above: Any, below: Any) -> Any:
-        """No remainder, now and when channels are gone, if what is divided stays a multiple."""
-        if not isinstance(above, int) or not isinstance(below, int):
-            return NotImplemented
-        labels = above.source.labels if isinstance(above, TracedSize) else None
-        if int(above) % int(below) or labels is None or int(below) < 1:
-            return self._opaque(int(above) % int(below), "mod", above if below is self else below)
-        for source in _sources(below):
-            source.pin("mod")
-        if int(below) > 1:
-            tracer = self.source.tracer
-            tracer.facts.balance(labels.reshape(int(below), -1), f"a multiple of {int(below)} ({tracer.where()})")
-        return 0
-
-    def _expression(self, other: Any) -> Expression | None:
-        """What another operand counts; None if it isn't an integer."""
-        if isinstance(other, TracedSize):
-            return other.source.size
-        return Expression.of(int(other)) if isinstance(other, int) else None
-
-    def __eq__(self, other: object) -> bool:
-        return self._compared(other, equal=int.__eq__(self, other))
-
-    def __ne__(self, other: object) -> bool:
-        return not self._compared(other, equal=int.__eq__(self, other))
+        return plain(self)
 
     __hash__ = int.__hash__
 
-    def _compared(self, other: object, *, equal: bool) -> bool:
-        """A test that comes out equal may come out otherwise once channels are gone, unless both sides shrink alike."""
-        if equal is True and not self.source.tracer.in_own_sizes:
-            if isinstance(other, TracedSize):
-                self.source.equals(other.source, "compared as equal")
-            elif type(other) is int:
-                self.source.pin(f"a comparison with {other}")
-        return equal
+    # --- arithmetic that is followed ---
+
+    def __pos__(self) -> int:
+        return self
+
+    # A whole number is its own numerator, real part, conjugate and rounding.
+    __trunc__ = __floor__ = __ceil__ = conjugate = __pos__
+    numerator = real = property(__pos__)
+
+    def __round__(self, digits: int | None = None) -> int:
+        return self if digits is None else _opaque("round", int.__round__(self, digits), self)
+
+    def __neg__(self) -> int:
+        return _followed("negation", int.__neg__(self), -_expression(self), self)
+
+    def __abs__(self) -> int:
+        return self if self >= 0 else -self
+
+    def __add__(self, other: Any) -> Any:
+        return _sum(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return _difference(self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _difference(other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _product(self, other)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _quotient(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _quotient(other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return _remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return _remainder(other, self)
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def __pow__(self, other: Any, modulus: int | None = None) -> Any:
+        return _power(self, other) if modulus is None else _opaque("pow", pow(plain(self), other, modulus), self)
+
+    def __rpow__(self, other: Any, modulus: int | None = None) -> Any:
+        return _power(other, self)
+
+    # --- a number ---
+
+    def __float__(self) -> float:
+        _note_numbers("float", self)
+        return int.__float__(self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _number("division", operator.truediv, self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _number("division", operator.truediv, other, self)
 
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        """A numpy function of one number, such as ``np.sqrt``, makes a number."""
-        for source in _sources(*inputs):
-            source.note_number(function.__name__)
-        plain = [int(i) if isinstance(i, TracedSize) else i for i in inputs]
-        return getattr(function, method)(*plain, **kwargs)
+        """A numpy function of one number, such as ``np.sqrt``, makes a number; a comparison is no number."""
+        values = [plain(i) if isinstance(i, TracedSize) else i for i in inputs]
+        result = getattr(function, method)(*values, **kwargs)
+        if function.__name__ in _COMPARING:
+            return _opaque(f"a comparison by numpy.{function.__name__}", result, *inputs)
+        _note_numbers(function.__name__, *inputs)
+        return result
 
+    # --- comparisons ---
 
-_OPAQUE = names("divmod rdivmod abs invert lshift rlshift rshift rrshift and rand or ror xor rxor")
-_NUMERIC = names("float truediv rtruediv pow rpow")
+    def __eq__(self, other: object) -> Any:
+        return _compared(operator.eq, self, other)
 
+    def __ne__(self, other: object) -> Any:
+        return _compared(operator.ne, self, other)
 
-def _sources(*operands: Any) -> list[Source]:
-    return [operand.source for operand in operands if isinstance(operand, (TracedSize, TracedFloat))]
+    def __lt__(self, other: Any) -> Any:
+        return _compared(operator.lt, self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return _compared(operator.le, self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return _compared(operator.gt, self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return _compared(operator.ge, self, other)
+
+    def __bool__(self) -> bool:
+        # A single product is never zero: something always stays.
+        return plain(self) != 0 if self.source.size.only is not None else bool(self != 0)
 
 
 class TracedFloat(float):
@@ -223,60 +157,234 @@ class TracedFloat(float):
     source: Source
 
     @classmethod
-    def of(cls, value: float, what: str, source: Source) -> TracedFloat:
-        """A number that ``what`` made of a size, noted."""
-        source.note_number(what)
+    def of(cls, value: float, source: Source) -> TracedFloat:
+        """A number that was computed from a size."""
         traced = cls(value)
         traced.source = source
         return traced
 
+    __hash__ = float.__hash__
 
-def _opaque_operator(name: str) -> Callable[..., Any]:
-    plain = getattr(int, name)
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (float.__float__(self),)
 
-    def operator(self: TracedSize, *others: Any) -> Any:
-        result = plain(self, *others)
-        if result is not NotImplemented:
-            for source in _sources(self, *others):
-                source.pin(name.strip("_"))
+    def __copy__(self) -> float:
+        return float.__float__(self)
+
+    def __deepcopy__(self, memo: Any) -> float:
+        return float.__float__(self)
+
+
+def plain(value: Any) -> int:
+    """The integer itself, whatever it remembers; nothing is noted."""
+    return int.__int__(value) if isinstance(value, int) else int(value)
+
+
+# --- what operations make of what integers count ----------------------------------------------------------------------
+
+
+def _sources(*operands: Any) -> list[Source]:
+    """The sources of those operands that count something in a run that isn't over."""
+    traced = (operand.source for operand in operands if isinstance(operand, (TracedSize, TracedFloat)))
+    return [source for source in traced if not source.tracer.is_over]
+
+
+def _expression(operand: int) -> Expression:
+    """What an integer counts; one that is left from another run is a plain number."""
+    sources = _sources(operand)
+    return sources[0].size if sources else Expression.of(plain(operand))
+
+
+def _followed(what: str, value: int, size: Expression, *operands: Any) -> int:
+    """The result of arithmetic that is followed, as far as its expression is manageable."""
+    sources = _sources(*operands)
+    if not sources:
+        return value
+    if not size.is_manageable:
+        return _opaque(what, value, *operands)
+    return TracedSize(value, Source(size, sources[0].tracer))
+
+
+def _opaque(what: str, value: Any, *operands: Any) -> Any:
+    """The result of something that can't be followed."""
+    for source in _sources(*operands):
+        if not source.tracer.in_own_sizes:
+            source.pin(what)
+    return value
+
+
+def _note_numbers(what: str, *operands: Any) -> None:
+    for source in _sources(*operands):
+        source.note_number(what)
+
+
+def _number(what: str, operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+    """The result of arithmetic that makes a number."""
+    if not isinstance(left, (int, float, complex)) or not isinstance(right, (int, float, complex)):
+        return NotImplemented
+    value = operation(_untraced(left), _untraced(right))
+    # A number that was made of a size is noted already.
+    _note_numbers(what, *(v for v in (left, right) if isinstance(v, TracedSize)))
+    sources = _sources(left, right)
+    return TracedFloat.of(value, sources[0]) if sources and isinstance(value, float) else value
+
+
+def _untraced(value: Any) -> Any:
+    if isinstance(value, int):
+        return plain(value)
+    return float.__float__(value) if isinstance(value, float) else value
+
+
+def _both_whole(left: Any, right: Any) -> bool:
+    return isinstance(left, int) and isinstance(right, int)
+
+
+def _sum(left: Any, right: Any) -> Any:
+    if not _both_whole(left, right):
+        return _number("addition", operator.add, left, right)
+    value = int.__add__(left, right)
+    return _followed("addition", value, _expression(left).joined(_expression(right)), left, right)
+
+
+def _difference(left: Any, right: Any) -> Any:
+    if not _both_whole(left, right):
+        return _number("subtraction", operator.sub, left, right)
+    value = int.__sub__(left, right)
+    return _followed("subtraction", value, _expression(left) + -_expression(right), left, right)
+
+
+def _product(left: Any, right: Any) -> Any:
+    if isinstance(right, (list, tuple)):
+        # Python repeats it, and counts.
+        return _opaque(f"a {type(right).__name__} that it repeats", NotImplemented, left)
+    if not _both_whole(left, right):
+        return _number("multiplication", operator.mul, left, right)
+    value = int.__mul__(left, right)
+    return _followed("multiplication", value, _expression(left) * _expression(right), left, right)
+
+
+def _quotient(above: Any, below: Any) -> Any:
+    if not _both_whole(above, below):
+        return _number("division", operator.floordiv, above, below)
+    value, rest = divmod(plain(above), plain(below))
+    size = _expression(above).over(_expression(below))
+    if rest or plain(below) < 0 or size is None:
+        return _opaque("division", value, above, below)
+    return _whole("an exact division", _followed("division", value, size, above, below))
+
+
+def _remainder(above: Any, below: Any) -> Any:
+    """No remainder, now and when channels are gone, if what is divided stays a multiple."""
+    if not _both_whole(above, below):
+        return _number("mod", operator.mod, above, below)
+    value, size = plain(above) % plain(below), _expression(above).over(_expression(below))
+    if value or size is None:
+        return _opaque("mod", value, above, below)
+    _whole(f"a multiple of {plain(below)}", _followed("mod", plain(above) // plain(below), size, above, below))
+    return 0
+
+
+def _whole(what: str, quotient: int) -> int:
+    """A quotient that must stay a whole number."""
+    for source in _sources(quotient):
+        if not source.size.is_whole:
+            source.stays_whole(what)
+    return quotient
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if not _both_whole(base, exponent) or plain(exponent) < 0:
+        return _number("pow", operator.pow, base, exponent)
+    value = plain(base) ** plain(exponent)
+    if _sources(exponent) or plain(exponent) > _LARGEST_POWER:
+        return _opaque("pow", value, base, exponent)
+    size = Expression.of(1)
+    for _ in range(plain(exponent)):
+        size = size * _expression(base)
+    return _followed("pow", value, size, base)
+
+
+def _compared(relation: Relation, left: TracedSize, right: Any) -> Any:
+    """A comparison, which must come out the same once channels are gone."""
+    if isinstance(right, np.integer):
+        right = int(right)
+    if not isinstance(right, (int, float)):
+        return NotImplemented
+    result = relation(plain(left), _untraced(right))
+    if isinstance(right, TracedFloat):
+        return _opaque("a comparison with a number", result, left, right)
+    sources = _sources(left, right)
+    if not sources or sources[0].tracer.in_own_sizes or not math.isfinite(right):
         return result
-
-    return operator
-
-
-def _numeric_operator(name: str) -> Callable[..., Any]:
-    plain = getattr(int, name)
-
-    def operator(self: TracedSize, *others: Any) -> Any:
-        result = plain(self, *others)
-        if result is NotImplemented and len(others) == 1 and isinstance(others[0], float):
-            result = getattr(float, name)(float(int(self)), others[0])
-        if result is NotImplemented:
-            return result
-        for source in _sources(self, *others):
-            source.note_number(name.strip("_"))
-        if name == "__float__":
-            return result
-        traced = TracedFloat(result)
-        traced.source = self.source
-        return traced
-
-    return operator
+    limit = _expression(right) if isinstance(right, int) else Expression.of(Fraction(right))
+    if result is (relation is operator.eq) and relation in (operator.eq, operator.ne):
+        _note_equality(_expression(left) + -limit, _untraced(right), sources)
+    else:
+        sources[0].keeps_relation(relation if result else _OPPOSITE[relation], _expression(left) + -limit)
+    return result
 
 
-def _rounding_operator(name: str) -> Callable[..., Any]:
-    plain = getattr(float, name)
-
-    def operator(self: TracedFloat, *others: Any) -> Any:
-        self.source.pin(f"{name.strip('_')} of a number")
-        return plain(self, *others)
-
-    return operator
+def _note_equality(difference: Expression, other: float, sources: list[Source]) -> None:
+    if len(sources) == 2:
+        sources[0].stays_zero(difference, "compared as equal")
+    else:
+        sources[0].pin(f"a comparison with {other}")
 
 
-for _name in _OPAQUE:
-    setattr(TracedSize, f"__{_name}__", _opaque_operator(f"__{_name}__"))
-for _name in _NUMERIC:
-    setattr(TracedSize, f"__{_name}__", _numeric_operator(f"__{_name}__"))
-for _name in ("int", "trunc", "floor", "ceil", "round"):
-    setattr(TracedFloat, f"__{_name}__", _rounding_operator(f"__{_name}__"))
+_OPPOSITE: dict[Relation, Relation] = {
+    operator.eq: operator.ne,
+    operator.lt: operator.ge,
+    operator.ge: operator.lt,
+    operator.gt: operator.le,
+    operator.le: operator.gt,
+}
+_LARGEST_POWER = 4
+_COMPARING = names("equal not_equal less less_equal greater greater_equal")
+
+
+# --- operations that can't be followed --------------------------------------------------------------------------------
+
+
+def _opaque_method(name: str, what: str) -> Callable[..., Any]:
+    method = getattr(int, name)
+
+    def opaque(self: TracedSize, *others: Any) -> Any:
+        result = method(self, *others)
+        return result if result is NotImplemented else _opaque(what, result, self, *others)
+
+    return opaque
+
+
+def _arithmetic_of_floats(name: str) -> Callable[..., Any]:
+    operation, reflected = getattr(operator, name.removeprefix("r")), name.startswith("r") and name != "r"
+
+    def arithmetic(self: TracedFloat, other: Any) -> Any:
+        return _number(name, operation, *((other, self) if reflected else (self, other)))
+
+    return arithmetic
+
+
+def _opaque_method_of_floats(name: str) -> Callable[..., Any]:
+    method, unequal = getattr(float, f"__{name}__"), {"eq": False, "ne": True}.get(name, NotImplemented)
+
+    def opaque(self: TracedFloat, *others: Any) -> Any:
+        result = method(self, *others)
+        # That two numbers differ is no accident of a width.
+        return result if result is NotImplemented or result is unequal else _opaque(what, result, self, *others)
+
+    what = f"{name} of a number"
+    return opaque
+
+
+for _name in names("invert lshift rlshift rshift rrshift and rand or ror xor rxor"):
+    setattr(TracedSize, f"__{_name}__", _opaque_method(f"__{_name}__", _name))
+for _name in names("bit_length bit_count to_bytes as_integer_ratio"):
+    setattr(TracedSize, _name, _opaque_method(_name, f"{_name}()"))
+# Besides int() itself, numpy's arrays take an integer's value so.
+setattr(TracedSize, "__int__", _opaque_method("__int__", "int()"))
+for _name in ("__str__", "__format__"):
+    setattr(TracedSize, _name, _opaque_method(_name, "a text"))
+for _name in names("add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow"):
+    setattr(TracedFloat, f"__{_name}__", _arithmetic_of_floats(_name))
+for _name in names("int trunc floor ceil round eq ne lt le gt ge"):
+    setattr(TracedFloat, f"__{_name}__", _opaque_method_of_floats(_name))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from secateur.graph.attributes import paths_of_modules
+from secateur.graph.by_tensor import ByTensor
 from secateur.graph.components import ComponentMap
 from secateur.graph.dispatch import EagerDispatchMode
 from secateur.graph.entry_point import call_forward
@@ -50,6 +51,7 @@ class State:
         mixed: bit set of the mixing operations (indices into ``Facts.mixed``) that it depends on.
         scales: whether it is scaled along when everything that makes its channels is scaled.
         positions: labels along which it holds positions, such as those of the largest.
+        owner: name of the parameter or buffer that it is.
     """
 
     factors: Factors
@@ -58,6 +60,7 @@ class State:
     mixed: int = 0
     scales: bool = False
     positions: Factors = ()
+    owner: str | None = None
 
 
 _UNKNOWN = State(())
@@ -89,6 +92,8 @@ class Trace:
     macs: list[tuple[int, Extents]] = field(default_factory=list)
     consumed: list[Labels] = field(default_factory=list)
     produced: list[Labels] = field(default_factory=list)
+    derived: list[tuple[Labels, Labels]] = field(default_factory=list)
+    """Labels that meet where a weight is made from weights: what consumes one consumes the other."""
     summed: list[Labels] = field(default_factory=list)
     """Labels summed over by anything but an attention's product of queries and keys."""
     counted: list[tuple[str, Labels]] = field(default_factory=list)
@@ -119,14 +124,15 @@ class Tracer(EagerDispatchMode):
         self.facts = self.trace.facts
         self.following = False
         """Whether labels are being followed; an error meanwhile is ours, not the model's."""
+        self.is_over = False
+        """Whether the run has ended: sizes that it has left somewhere count nothing any more."""
         self.flexible: frozenset[int] | None = None
         self.sized = False
         self.resizable = False
         self.whole_at: WholeAt = lambda site: False
         self._counted: dict[str, Labels] = {}
         self._components = components
-        self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._owner: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._states: ByTensor[State] = ByTensor()
         self._paths = paths_of_modules(model)
         self._stack: list[nn.Module] = []
         self._label_parameters(model)
@@ -144,7 +150,6 @@ class Tracer(EagerDispatchMode):
             if first == name:
                 states[name] = self._label(name, tensor)
             self._states[tensor] = states[first]
-            self._owner[tensor] = first
             if name in overlapping:
                 reason = f"shares a part of its memory, or all of it seen otherwise, with {overlapping[name]}"
                 for factor in states[first].factors:
@@ -159,13 +164,14 @@ class Tracer(EagerDispatchMode):
                 self.facts.fix(labels, "a sparse tensor, whose indices aren't followed; make it dense while pruning")
             if size > 1:
                 factors.append(Factor((axis,), labels))
-        return State(tuple(factors), weight=True, made_in=1 << (self._components.of(name) or 0), scales=True)
+        made_in = 1 << (self._components.of(name) or 0)
+        return State(tuple(factors), weight=True, made_in=made_in, scales=True, owner=name)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state(self, tensor: torch.Tensor) -> State:
         """What is known of a tensor; under ``torch.vmap``, as the code sees it, without the mapped dimension."""
-        found: State | None = self._states.get(tensor)
+        found = self._states.get(tensor)
         if found is not None:
             return found
         if not torch._C._functorch.is_batchedtensor(tensor):
@@ -205,13 +211,13 @@ class Tracer(EagerDispatchMode):
         """Pin the labels of the entry point's outputs, and note which mixing operations they depend on."""
         for tensor in outputs:
             self.trace.mixed_in_use |= self.state(tensor).mixed
-            self._use_positions(tensor, "output of the entry point")
+            self._use_positions(self.state(tensor), "output of the entry point")
             for factor in self.labels_of(tensor):
                 self.facts.fix(factor.labels, "output of the entry point")
 
-    def _use_positions(self, tensor: torch.Tensor, site: str) -> None:
+    def _use_positions(self, state: State, site: str) -> None:
         """Pin what a tensor holds positions of, now that they are used."""
-        for factor in self.state(tensor).positions:
+        for factor in state.positions:
             self.facts.fix(factor.labels, f"positions among these channels are used ({site})")
 
     def count_by(self, attribute: str, labels: Labels) -> None:
@@ -253,9 +259,11 @@ class Tracer(EagerDispatchMode):
             # Of a fake tensor, that it has a device is told as an operator.
             return func(*args, **kwargs)
         given = _flat_tensors([*args, *kwargs.values()])
-        reason = next(filter(None, map(_why_unfollowed, given)), None)
+        reason = _why_unfollowed(given)
         if reason is not None:
-            return self._leave_alone(func, args, kwargs, reason)
+            result = func(*args, **kwargs)
+            self._leave_alone(given, str(func.overloadpacket), reason)
+            return result
         if _is_composite(func):
             # Under inference mode the dispatcher hands composite operators over whole.
             with self:
@@ -264,6 +272,11 @@ class Tracer(EagerDispatchMode):
             reshaped = self._before_reshape(func, args)
             result = self.execute(func, args, kwargs)
             self.following = True
+            reason = _why_unfollowed(_flat_tensors(result))
+            if reason is not None:
+                self._leave_alone(given, str(func.overloadpacket), reason)
+                self.following = False
+                return result
             call = self._call(func, (*reshaped, *args[len(reshaped) :]), kwargs, result)
             if call is not None:
                 result = self._follow(call, func, args, kwargs, result)
@@ -274,15 +287,13 @@ class Tracer(EagerDispatchMode):
             self.following = False
         return result
 
-    def _leave_alone(self, func: Any, args: Any, kwargs: Any, reason: str) -> Any:
-        """Run an operator of tensors that aren't plain ones: whatever goes in must stay."""
-        result = func(*args, **kwargs)
-        for tensor in _flat_tensors([*args, *kwargs.values()]):
+    def _leave_alone(self, tensors: list[torch.Tensor], operator: str, reason: str) -> None:
+        """Whatever goes into an operator that isn't followed must stay."""
+        for tensor in tensors:
             self.trace.mixed_in_use |= self.state(tensor).mixed
-            self._use_positions(tensor, f"{func.overloadpacket} in {self.where()}")
+            self._use_positions(self.state(tensor), f"{operator} in {self.where()}")
             for factor in self.labels_of(tensor):
-                self.facts.fix(factor.labels, f"{reason} ({func.overloadpacket} in {self.where()})")
-        return result
+                self.facts.fix(factor.labels, f"{reason} ({operator} in {self.where()})")
 
     def _before_reshape(self, func: Any, args: Any) -> tuple[torch.Tensor, ...]:
         """What an in-place reshape is called on, with its old shape, which is gone once it has run."""
@@ -314,18 +325,17 @@ class Tracer(EagerDispatchMode):
             sized=self.sized,
             resizable=self.resizable or self.in_own_sizes,
         )
-        for tensor in call.tensors():
-            if tensor in self._owner:
-                self.trace.reached.add(self._owner[tensor])
+        known = self._known(call)
+        self.trace.reached.update([state.owner for state in known if state.owner is not None])
         if not call.outputs:
             # The code reads a value (``item()``): what it depends on is in use.
-            for tensor in call.tensors():
-                self.trace.mixed_in_use |= self.state(tensor).mixed
-                self._use_positions(tensor, f"{call.name} in {self.where()}")
+            for state in known:
+                self.trace.mixed_in_use |= state.mixed
+                self._use_positions(state, f"{call.name} in {self.where()}")
             return None
         # Where torch itself expands one, what it expands it for may follow.
         follows = self.resizable or self.flexible or (self.flexible is None and call.name == "aten.expand")
-        if not follows and all(self.state(t) is _UNKNOWN for t in call.tensors()):
+        if not follows and all(state is _UNKNOWN for state in known):
             return None
         call.where = self.where()
         return call
@@ -334,7 +344,7 @@ class Tracer(EagerDispatchMode):
         """Apply the call's rule; what it says becomes the outputs' state."""
         mutated = {id(t) for t in _mutated(func, call)} if call.name not in _RESHAPING else set()
         rule = None if call.name in _RESIZING else find_rule(call.name)
-        mixed_before = len(self.facts.mixed)
+        mixed_before, equal_before = len(self.facts.mixed), len(self.facts.equal)
         if rule is None:
             self._unknown(call)
             outputs: list[Factors] = [() for _ in call.outputs]
@@ -342,13 +352,18 @@ class Tracer(EagerDispatchMode):
             outputs = list(rule(call))
             result = self.adjust(call, func, args, kwargs, result)
             call.outputs = tuple(_flat_tensors(result))
-        component = self._component_of(call)
+        known = self._known(call)
+        component = self._component_of(call, known)
+        weight, made_in = self._provenance(call, known, component)
         self._record(call, component)
-        weight, made_in = self._provenance(call, component)
+        if weight:
+            self.trace.derived.extend(self.facts.equal[equal_before:])
+        else:
+            self.trace.produced.extend(call.produced)
         mixed = (1 << len(self.facts.mixed)) - (1 << mixed_before)
-        for tensor in call.tensors():
-            mixed |= self.state(tensor).mixed
-            self._use_positions(tensor, call.site)
+        for state in known:
+            mixed |= state.mixed
+            self._use_positions(state, call.site)
         if mutated:
             # What is written through a view reaches its base, unseen from here.
             self.trace.mixed_in_use |= mixed
@@ -359,7 +374,7 @@ class Tracer(EagerDispatchMode):
                 old = self.state(tensor)
                 kept = () if rule is None else old.factors
                 weight_now, made_now = old.weight and weight, old.made_in | made_in
-                self._states[tensor] = State(kept, weight_now, made_now, mixed, scales, positions)
+                self._states[tensor] = State(kept, weight_now, made_now, mixed, scales, positions, old.owner)
             else:
                 _check(call, tensor, factors)
                 self._states[tensor] = State(factors, weight, made_in, mixed, scales, positions)
@@ -379,7 +394,6 @@ class Tracer(EagerDispatchMode):
     def _record(self, call: OpCall, component: int | None) -> None:
         self.trace.macs.extend((component or 0, extents) for extents in call.macs)
         self.trace.consumed.extend(call.consumed)
-        self.trace.produced.extend(call.produced)
         if call.name.removeprefix("aten.") not in ATTENTION:
             self.trace.summed.extend(mask.factor.labels for mask in call.masked)
         self._counted.update(call.counted)
@@ -387,25 +401,27 @@ class Tracer(EagerDispatchMode):
             for name, labels in call.counted.items():
                 self.count_by(name, labels)
 
-    def _component_of(self, call: OpCall) -> int | None:
+    def _known(self, call: OpCall) -> list[State]:
+        """What is known of each tensor that goes in."""
+        return [self.state(tensor) for tensor in call.tensors()]
+
+    def _component_of(self, call: OpCall, known: list[State]) -> int | None:
         """The component of the parameter used (a weight before a bias), else of the code that runs; None for glue."""
-        weights = [t for t in call.tensors() if self.is_weight(t) and self.state(t).made_in]
+        weights = [(t.dim(), s.made_in) for t, s in zip(call.tensors(), known, strict=True) if s.weight and s.made_in]
         if weights:
-            return self.state(max(weights, key=torch.Tensor.dim)).made_in.bit_length() - 1
+            return max(weights, key=itemgetter(0))[1].bit_length() - 1
         for module in reversed(self._stack):
             path = self._paths.get(id(module))
             if path:
                 return self._components.of(path)
         return None
 
-    def _provenance(self, call: OpCall, component: int | None) -> tuple[bool, int]:
-        tensors = call.tensors()
+    def _provenance(self, call: OpCall, known: list[State], component: int | None) -> tuple[bool, int]:
         # A product of weights is a weight (of low rank); a layer applied to a parameter makes activations.
-        layer = call.macs and len(tensors) > 2
-        weight = not layer and all(self.is_weight(t) or t.dim() == 0 for t in tensors)
+        layer = call.macs and len(known) > 2
+        weight = not layer and all(s.weight or t.dim() == 0 for t, s in zip(call.tensors(), known, strict=True))
         sources = 0
-        for tensor in tensors:
-            state = self.state(tensor)
+        for state in known:
             if not state.weight:
                 sources |= state.made_in
         if component is None:
@@ -417,13 +433,13 @@ class Tracer(EagerDispatchMode):
     def where(self) -> str:
         """Module path and source line of the user's code that is running, as far as there are any."""
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and _is_of_a_library(frame.f_code.co_filename):
+        while frame is not None and _users_file(frame.f_code.co_filename) is None:
             # Below the call of the model's forward there is only what called Secateur.
             frame = frame.f_back if frame.f_code is not call_forward.__code__ else None
         path = self.module_path
         if frame is None:
             return path or "the entry point"
-        place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        place = f"{_users_file(frame.f_code.co_filename)}:{frame.f_lineno}"
         return f"{path} at {place}" if path else place
 
     # --- running ----------------------------------------------------------------------------------------------------
@@ -449,9 +465,11 @@ class Tracer(EagerDispatchMode):
             yield
 
 
-def _is_of_a_library(file: str) -> bool:
-    """Whether the code of a file is not the user's: ours, torch's, or that of einops, which only calls torch."""
-    return file.startswith((_OWN_FOLDER, _TORCH_FOLDER)) or Path(file).parent.name == "einops"
+@cache
+def _users_file(path: str) -> str | None:
+    """A file's name; None if its code is not the user's: ours, torch's, or that of einops, which only calls torch."""
+    file = Path(path)
+    return None if path.startswith((_OWN_FOLDER, _TORCH_FOLDER)) or file.parent.name == "einops" else file.name
 
 
 @contextmanager
@@ -512,12 +530,13 @@ def _flat_tensors(result: Any) -> list[torch.Tensor]:
     return []
 
 
-def _why_unfollowed(tensor: torch.Tensor) -> str | None:
-    """Why the indices of a tensor aren't followed, if it isn't a plain one."""
-    if type(tensor) in (torch.Tensor, nn.Parameter):
-        return "a nested tensor, whose indices aren't followed; pad it while pruning" if tensor.is_nested else None
-    if hasattr(type(tensor), "__tensor_flatten__"):
-        return f"a tensor of class {type(tensor).__name__}, whose indices aren't followed; trace with plain tensors"
+def _why_unfollowed(tensors: list[torch.Tensor]) -> str | None:
+    """Why the indices of one of these tensors aren't followed, if there is one that isn't plain."""
+    for tensor in tensors:
+        if tensor.is_nested:
+            return "a nested tensor, whose indices aren't followed; pad it while pruning"
+        if hasattr(type(tensor), "__tensor_flatten__"):
+            return f"a tensor of class {type(tensor).__name__}, whose indices aren't followed; trace with plain tensors"
     return None
 
 

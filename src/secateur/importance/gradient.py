@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secateur.calibration import evaluating
 from secateur.errors import CalibrationError, ScoreError
 from secateur.graph.graph import DependencyGraph
-from secateur.importance.criterion import FloatArray, Scores, channel_sums, checked, parameters_of
+from secateur.importance.criterion import FloatArray, Scores, channel_sums, checked, parameters_of, sums_by_axis
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
@@ -48,9 +48,9 @@ class _GradientCriterion(ABC):
         count = 0
         with evaluating(model), torch.inference_mode(False), _trainable(model) as parameters, torch.enable_grad():
             for batch in self.batches:
-                terms = self._products(model, parameters, batch)
+                sums = sums_by_axis(graph, self._products(model, parameters, batch))
                 for group in graph.groups:
-                    totals[group.name] += self._reduce(channel_sums(group, terms))
+                    totals[group.name] += self._reduce(channel_sums(group, sums))
                 count += 1
         if count == 0:
             raise CalibrationError(f"{type(self).__name__} was given no batches")

@@ -18,6 +18,7 @@ from secateur.importance.criterion import (
     elements_per_channel,
     parameters_of,
     score_groups,
+    sums_by_axis,
 )
 
 
@@ -52,11 +53,12 @@ class Magnitude:
         Raises:
             ScoreError: the weights aren't finite.
         """
+        parameters = parameters_of(model)
         with torch.no_grad():
-            powers = {name: values.detach().abs().pow(self.p) for name, values in parameters_of(model).items()}
+            sums = sums_by_axis(graph, parameters, torch.abs if self.p == 1 else torch.square)
 
         def score(group: Group) -> FloatArray:
-            means: FloatArray = channel_sums(group, powers) / max(1, elements_per_channel(group, powers))
+            means: FloatArray = channel_sums(group, sums) / max(1, elements_per_channel(group, parameters))
             return means ** (1 / self.p)
 
         return checked(score_groups(graph, score), "Magnitude", "the model's weights")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.linalg import solve_discrete_are
 from torch import Tensor
 
 from secateur.errors import ControlError
+from secateur.experiments.tdmpc import fast_linear
 from secateur.experiments.tdmpc.config import TdMpcConfig
 from secateur.experiments.tdmpc.planner import Planner
 from secateur.experiments.tdmpc.told import Told
@@ -284,6 +286,31 @@ def test_an_episode_is_the_same_alone_and_among_others() -> None:
         alone = Planner(model, config, 2, seeds=[20 + row])
         for step, observation in enumerate(observations):
             torch.testing.assert_close(alone.act(observation[row : row + 1]), rows[step][row : row + 1])
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+@pytest.mark.parametrize(("width", "episodes", "is_fast"), [(256, 1, True), (128, 1, False), (160, 2, True)])
+def test_wide_models_are_planned_with_by_faster_layers_to_the_same_actions(
+    width: int, episodes: int, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TdMpcConfig(samples=256, elites=16, iterations=2, horizon=2)
+    torch.manual_seed(0)
+    model = Told(3, 2, encoder_width=width, width=width, latent=6)
+    for name in ("q1.5.weight", "q2.5.weight", "reward.4.weight"):
+        torch.nn.init.normal_(model.get_parameter(name), std=0.1)
+    observations, product, products = torch.randn(episodes, 3), fast_linear._product, 0
+
+    def counted(*arguments: Any) -> Tensor:
+        nonlocal products
+        products += 1
+        return product(*arguments)
+
+    monkeypatch.setattr(fast_linear, "_product", counted)
+    found = Planner(model, config, 2, seeds=range(episodes)).act(observations)
+    assert (products > 0) == is_fast
+    monkeypatch.setattr(fast_linear, "_WORTH_IT", float("inf"))
+    plain = Planner(model, config, 2, seeds=range(episodes)).act(observations)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_random_numbers_depend_on_the_seed_alone() -> None:

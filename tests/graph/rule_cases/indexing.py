@@ -90,6 +90,15 @@ INDEXING = [
         pinned={(0, 1): ALL},
         resizable=True,
     ),
+    Case(
+        "as_strided",
+        lambda x: x.as_strided((x.shape[0], 2, 3, x.shape[2]), (x.stride(0), 2 * x.stride(1), *x.stride()[1:])),
+        [(2, 5, 3)],
+        "windows in the middle",
+        pinned={(0, 1): ALL},
+        resizable=True,
+    ),
+    Case("as_strided", lambda x: x.as_strided(x.shape, x.stride()), [X], "itself", resizable=True),
     Case("as_strided_copy", lambda x: aten.as_strided_copy(x, (2, 2), (4, 1)), [X], pinned=BOTH),
     Case(
         "as_strided_scatter",

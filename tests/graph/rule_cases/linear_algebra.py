@@ -125,6 +125,7 @@ OTHERS = [
 ]
 
 OFFSETS = torch.tensor([2, 2, 5], dtype=torch.int32)
+NEIGHBOURS = torch.tensor([[1.0, 0, 2], [0, 3, 1]], dtype=torch.float64).to_sparse()
 PRODUCTS = [
     Case(
         "conv_tbc",
@@ -132,6 +133,21 @@ PRODUCTS = [
         [(5, 2, 3), (2, 3, 4), (4,)],
         pinned={(0, 0): ALL, (1, 0): ALL},
         macs=4 * 2 * 2 * 3 * 4,
+    ),
+    Case(
+        "_sparse_addmm",
+        lambda y: torch.sparse.mm(NEIGHBOURS, y),
+        [(3, 4)],
+        pinned={(0, 0): ALL},
+        macs=2 * 3 * 4,
+    ),
+    Case(
+        "_sparse_addmm",
+        lambda x, y: torch.sparse.addmm(x, NEIGHBOURS, y),
+        [(4,), (3, 4)],
+        "added",
+        pinned={(1, 0): ALL},
+        macs=2 * 3 * 4,
     ),
     Case(
         "_grouped_mm",

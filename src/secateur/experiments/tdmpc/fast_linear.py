@@ -7,6 +7,7 @@ AMD EPYC (Zen 5), one thread, 1280 rows through a layer of 256 x 256: 97 GFLOP/s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+
+_WORTH_IT = 10_000_000
+"""Multiply-adds of a layer from which on its gain is more than what the context costs in all other calls.
+
+An agent that plans with 256 sequences, one thread of an AMD EPYC, milliseconds per step of one episode / of ten: width
+256, 38 / 343 without the context and 28 / 259 with it; 69 % removed, 16 / 125 and 18 / 114; 92 % removed, 7 / 54 and
+12 / 61.
+"""
+
+
+def fast_where_worth_it(model: object, rows: int) -> AbstractContextManager[object]:
+    """A ``FastLinear`` for a model's forward passes, if its widest layer is wide enough for it, with so many rows."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    widest = max((p.numel() for p in parameters), default=0)
+    return FastLinear() if rows * widest >= _WORTH_IT else nullcontext()
 
 
 class FastLinear(TorchFunctionMode):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from secateur.errors import ControlError
 from secateur.experiments.tdmpc.config import TdMpcConfig
+from secateur.experiments.tdmpc.fast_linear import fast_where_worth_it
 
 INITIAL_STD = 2.0
 """Standard deviation of the first iteration's actions, and the largest of any: wide enough to reach both bounds."""
@@ -85,6 +86,7 @@ class Planner:
         self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         self._previous_mean: Tensor | None = None
         self._work: _Workspace | None = None
+        self._layers = fast_where_worth_it(model, min(_BLOCK_ROWS, config.samples * len(self.seeds)))
 
     def reset(self) -> None:
         """Begin new episodes: forget the previous mean. The random numbers go on."""
@@ -109,7 +111,7 @@ class Planner:
             shape = tuple(observations.shape)
             raise ControlError(f"observations must have shape ({len(self.seeds)}, n), one row per seed, not {shape}")
         horizon = self._config.horizon if horizon is None else horizon
-        with torch.inference_mode():
+        with torch.inference_mode(), self._layers:
             work = self._workspace(horizon, observations)
             noise = self._draw(work, observations)
             action = self._plan(observations, work, noise, std)

@@ -177,15 +177,24 @@ def unfold_backward(call: OpCall) -> Sequence[Factors]:
 def as_strided(call: OpCall) -> Sequence[Factors]:
     """Raw strides: nothing is known of the result, so everything stays.
 
-    Inside torch's own functions, which read sizes and strides from the tensor, dimensions that keep both pass.
+    Where sizes and strides were read from the tensor (inside torch's own functions, for instance), the first and the
+    last dimensions that keep both pass.
     """
     source, out = call["self"], call.out
-    same: set[int] = set()
+    to: dict[int, int] = {}
     if call.resizable and source.storage_offset() == out.storage_offset():
-        places = enumerate(zip(source.shape, source.stride(), out.shape, out.stride(), strict=False))
-        same = {d for d, (size, step, now, step_now) in places if (size, step) == (now, step_now)}
-    changed = [d for d in range(source.dim()) if d not in same]
-    return [call.fix_dims(call.factors("self"), changed, "addressed by raw strides")]
+        before, after = (list(zip(t.shape, t.stride(), strict=True)) for t in (source, out))
+        first = _as_long(before, after)
+        last = min(_as_long(before[::-1], after[::-1]), min(len(before), len(after)) - first)
+        to = {d: d for d in range(first)} | {len(before) - d: len(after) - d for d in range(1, last + 1)}
+    changed = [d for d in range(source.dim()) if d not in to]
+    return [tuple(f.moved(to) for f in call.fix_dims(call.factors("self"), changed, "addressed by raw strides"))]
+
+
+def _as_long(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> int:
+    """How many items two lists have in common at their beginnings."""
+    differing = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differing, min(len(first), len(second)))
 
 
 @rule("as_strided_scatter")

@@ -100,6 +100,13 @@ def pdist(call: OpCall) -> Sequence[Factors]:
     return [()]
 
 
+@rule("_sparse_addmm")
+def sparse_product(call: OpCall) -> Sequence[Factors]:
+    """A sparse matrix, of neighbours in a graph, say, times a dense one, added to another where that counts."""
+    labels = call.contract("kn,mk->mn", call.term(call["mat2"]), call.term(call["mat1"]))
+    return [call.add_last(labels, call["self"] if call["beta"] else None)]
+
+
 @rule("conv_tbc")
 def conv_tbc(call: OpCall) -> Sequence[Factors]:
     """A convolution over time of (time, batch, channels)."""

@@ -20,7 +20,7 @@ UNFOLLOWED = {
         quantized_max_pool3d
     """),
     "a sparse tensor, whose indices aren't followed; make it dense while pruning": names("""
-        _coalesce _coalesced _cslt_compress _cslt_sparse_mm _indices _indices_copy _sparse_addmm
+        _coalesce _coalesced _cslt_compress _cslt_sparse_mm _indices _indices_copy
         _sparse_broadcast_to _sparse_broadcast_to_copy _sparse_compressed_tensor_with_dims
         _sparse_coo_tensor_with_dims_and_tensors _sparse_csr_prod _sparse_csr_sum _sparse_log_softmax
         _sparse_mask_projection _sparse_mm_reduce_impl _sparse_semi_structured_addmm _sparse_semi_structured_apply
