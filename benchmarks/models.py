@@ -129,7 +129,7 @@ class AttentionStack(nn.Module):
 class RecurrentStack(nn.Module):
     """``depth`` recurrent layers (``nn.LSTM`` or ``nn.GRU``) on top of each other, for time against depth."""
 
-    def __init__(self, depth: int, kind: type[nn.RNNBase], width: int = 16) -> None:
+    def __init__(self, depth: int, kind: type[nn.LSTM | nn.GRU], width: int = 16) -> None:
         super().__init__()
         self.layers = kind(6, width, num_layers=depth, batch_first=True)
         self.head = nn.Linear(width, 3)
@@ -234,6 +234,7 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.embedding.weight
+        self.frequencies: torch.Tensor
         half = width // heads // 2
         self.register_buffer("frequencies", 500000.0 ** (-torch.arange(half) / half), persistent=False)
 

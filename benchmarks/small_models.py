@@ -56,7 +56,8 @@ class _Inverted(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x) if self.adds else self.body(x)
+        out: torch.Tensor = self.body(x)
+        return x + out if self.adds else out
 
 
 def mobile_net(classes: int = 1000) -> nn.Module:
@@ -85,10 +86,11 @@ class UNet(nn.Module):
         self.eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skips = []
+        skips: list[torch.Tensor] = []
         for block in self.down:
             x = block(x if not skips else nn.functional.max_pool2d(x, 2))
             skips.append(x)
         for skip, up, join in zip(reversed(skips[:-1]), self.up, self.join, strict=True):
             x = join(torch.cat([up(x), skip], dim=1))
-        return self.head(x)
+        out: torch.Tensor = self.head(x)
+        return out

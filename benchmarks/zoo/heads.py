@@ -15,7 +15,7 @@ from .checks import Check
 from .entry import Entry
 from .matching import kept_indices
 
-_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead", "num_attn_heads")
+COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead", "num_attn_heads")
 _KEY_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 _FUSED = ("qkv", "c_attn", "query_key_value", "qkv_proj", "Wqkv", "to_qkv")
 _SEPARATE = (
@@ -67,7 +67,7 @@ class Projection:
 def projections(model: nn.Module, *, heads_first: bool = False) -> Iterator[Projection]:
     """Every projection whose attention says how many heads it has."""
     for path, module in model.named_modules():
-        heads = _first(module, _COUNTS)
+        heads = _first(module, COUNTS)
         if heads is None or any(hasattr(module, name) for name in _UNEVEN):
             continue
         keys = _first(module, _KEY_COUNTS) or heads
@@ -144,7 +144,7 @@ def check_heads(entry: Entry, dense: nn.Module, small: nn.Module, unscaled: Unsc
 def _width(layer: nn.Module, projection: Projection | None, rows: int) -> int:
     """The width that the smaller attention gives to each head: what it says, or what its number of heads leaves."""
     said = next((value for name in _WIDTHS if isinstance(value := vars(layer).get(name), int)), None)
-    if said is not None:
+    if said is not None and not isinstance(layer, nn.MultiheadAttention):  # which divides, whatever it says
         return said
     blocks = len(projection.blocks) if projection is not None else 0
     return rows // blocks if blocks and rows % blocks == 0 else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from .checks import Check
 from .entry import CLASSES, Entry, library
-from .heads import projections
+from .heads import COUNTS, projections
 from .libraries import COEFFICIENT, Pruned
 from .matching import kept_indices
 from .structure import built, called, in_double, outputs_of, tensors
@@ -29,7 +30,7 @@ class _TorchPruning:
     name = "torch-pruning"
 
     def version(self) -> str:
-        return str(torch_pruning.__version__)
+        return metadata.version("torch-pruning")  # the package itself says 1.6.0
 
     def prune(self, entry: Entry, model: nn.Module, inputs: Any) -> Pruned:
         for parameter in model.parameters():
@@ -63,7 +64,7 @@ class _TorchPruning:
         return loaded
 
     def patch(self, entry: Entry, pruned: Pruned) -> bool:
-        return _patch(built(entry), pruned.model, heads_first=entry.heads_first)
+        return _patch(entry, built(entry), pruned.model)
 
 
 LIBRARY = _TorchPruning()
@@ -98,11 +99,11 @@ def _outputs(entry: Entry, modules: dict[str, nn.Module]) -> list[str]:
     return [name for name, width in widths.items() if width == CLASSES]
 
 
-def _patch(dense: nn.Module, small: nn.Module, *, heads_first: bool) -> bool:
-    """Correct the widths that attentions and their models keep as numbers, as the examples do; whether any was."""
+def _patch(entry: Entry, dense: nn.Module, small: nn.Module) -> bool:
+    """Correct what attentions and their models keep as numbers, as the examples do; whether anything was."""
     modules, smaller = dict(dense.named_modules()), dict(small.named_modules())
     changed = False
-    for projection in projections(dense, heads_first=heads_first):
+    for projection in projections(dense, heads_first=entry.heads_first):
         if projection.parts[0][0] != "q" or projection.module not in smaller:
             continue
         old = _rows(modules[projection.layer], projection.weight)
@@ -110,7 +111,10 @@ def _patch(dense: nn.Module, small: nn.Module, *, heads_first: bool) -> bool:
         blocks = len(projection.blocks)
         queries = projection.parts[0][1]
         sizes = dict.fromkeys(_WIDTHS, (old * queries // blocks, new * queries // blocks))
-        sizes |= dict.fromkeys(_HEAD_WIDTHS, (old // blocks, new // blocks))
+        if entry.peer.prune_heads:
+            sizes |= dict.fromkeys(COUNTS, (queries, new * queries // old))
+        else:
+            sizes |= dict.fromkeys(_HEAD_WIDTHS, (old // blocks, new // blocks))
         for name, (before, after) in sizes.items():
             if getattr(smaller[projection.layer], name, None) == before != after:
                 setattr(smaller[projection.layer], name, after)

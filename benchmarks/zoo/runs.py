@@ -75,7 +75,7 @@ def _run(batch: list[Entry], library: str, results: Results) -> Iterator[dict[st
                 print(_line(record), flush=True)
                 yield record
     if worker.returncode:
-        raise SystemExit(f"the worker of {batch[0].family} ended with status {worker.returncode}; see {log.name}")
+        print(f"the worker of {batch[0].family} ended with status {worker.returncode}; see {log.name}", flush=True)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -64,8 +64,8 @@ Every case answers these questions; a case is fully OK if no answer is no:
 - enough: at least a quarter of the parameters is gone, half of what half the channels stand for;
 - told: if not, a warning says so.
 
-"Seconds" are processor time of trace, plan and apply, or of the peer's building and pruning, without imports; "memory"
-is the peak over that of a plain forward pass."""
+"Seconds" are processor time of trace, plan and apply, or of the peer's building and pruning, without imports, the least
+of three runs (one, if it takes longer than 3 s); "memory" is the first run's peak over that of a plain forward pass."""
 
 
 def _library_lines(name: str, of: dict[str, Any]) -> list[str]:

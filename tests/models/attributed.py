@@ -564,7 +564,7 @@ CASES: list[Case] = [
         vector(2, 2, 5, 5),
         {"stem": 4, "stem#2": 6, "stem#3": 2, "branches.0": 2, "branches.1": 2, "branches.2": 2},
     ),
-    Case("decoder", Decoder, vector(2, 5), {"code": 7, "grow": 6}),
+    Case("decoder", Decoder, vector(2, 5), {"code": 7}),  # the map's edge follows an attribute too
     Case("property", Property, vector(4, 6), {"up": 12}, {"up": 3}),
     Case("one-number", OneNumber, vector(4, 6), {"a": 12, "b": 12}, ties=(frozenset({"a", "b"}),)),
     Case("contradiction", Contradiction, vector(4, 6), {}),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tests.models.case import Case
+from tests.models.case import Case, call
 from tests.models.habits import ENC, MAPS, chain, convs, habit, tensors
 from tests.models.vectors import Mlp, vector, vectors
 
@@ -50,12 +50,15 @@ def by_hook(how: Callable[[nn.Module], nn.Module]) -> Callable[[nn.Module], nn.M
 
 
 def in_training(model: nn.Module, inputs: Any) -> Any:
-    """One call in training mode."""
+    """One call in training mode, and every buffer as before it."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.train()
     try:
-        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+        return call(model, inputs)
     finally:
         model.eval()
+        for buffer, value in before:
+            buffer.data.copy_(value)  # a backward pass may still need the buffer's version
 
 
 class Symmetric(nn.Module):

@@ -82,7 +82,8 @@ class GivenState(nn.Module):
         if self.how == "computed":
             return torch.tanh(self.condition(condition)).unflatten(-1, (2, -1)).transpose(0, 1).contiguous()
         if self.how == "zeros":
-            return condition.new_zeros(2, len(condition), self.rnn.get_parameter("weight_hh_l0").shape[1])
+            weight: Any = self.rnn.weight_hh_l0
+            return condition.new_zeros(2, len(condition), weight.shape[1])
         return condition.unflatten(-1, (2, -1)).transpose(0, 1).contiguous()
 
 
@@ -392,6 +393,8 @@ CASES: list[Case] = [
         {**WORLD, "prior.2": 5},
         keep=frozenset({"prior.2"}),  # a narrower latent draws other random numbers
     ),
+    # One-hot samples are made in zeros of torch's own, so that the rows of classes stay.
+    Case("rssm-discrete", lambda: Rssm("discrete"), vectors((2, 2, 6), (2, 3, 2)), WORLD),
     Case(
         "sim-norm-world",
         SimNormWorld,

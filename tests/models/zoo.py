@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tests.models import (
+    attention,
+    attributed,
     ensembles,
     habits,
     layers,
@@ -16,6 +18,9 @@ from tests.models import (
     vectors,
 )
 
-_FAMILIES = (vectors, sharing, layers, maps, sequences, recurrent, mixtures, ensembles, sizes, habits, operators)
+_FAMILIES = (
+    vectors, sharing, layers, maps, sequences, attention, recurrent, mixtures, ensembles, sizes, attributed, habits,
+    operators,
+)  # fmt: skip
 
 CASES = [case for family in _FAMILIES for case in family.CASES]

@@ -1,15 +1,14 @@
 """The integers that modules keep: while a model is traced, they remember which attribute they are.
 
-Modules of the user's own have theirs replaced, also in tuples, lists and dictionaries of them. An object that holds
-settings (a configuration) gives them when it is read by the code of a module that holds it, so that each module that
-shares it has its own. What torch's own modules say of their parameters (``out_features``) counts these parameters'
-labels. Everything is put back when the context ends (``attributes_kept`` puts back the modules' attributes themselves).
+Modules of the user's own have theirs replaced, in tuples, lists and dictionaries too, and in objects of settings
+(``settings_views``), however deep. What torch's own modules say of their parameters (``out_features``) counts these
+parameters' labels. Everything is put back when the context ends (``attributes_kept`` puts back the modules' attributes
+themselves).
 """
 
 from __future__ import annotations
 
-from abc import ABCMeta
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,10 +21,15 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from secateur.graph.expression import Attribute, Expression
 from secateur.graph.labels import labels_along
 from secateur.graph.own_sizes import keeps_its_sizes
-from secateur.graph.traced_size import Source, TracedSize
+from secateur.graph.settings_views import SettingsViews
+from secateur.graph.source import Source
+from secateur.graph.traced_size import TracedSize
 from secateur.graph.tracer import Tracer
 
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, torch.Tensor, torch.dtype, torch.device, nn.Module)
+_CONTAINERS = (list, dict, OrderedDict, defaultdict)
+_MOST_ITEMS = 1000
+"""Longer containers are data (a vocabulary, say), not sizes."""
+_MOST_DEPTH = 10
 
 # Attributes of torch's own modules: the parameter and the axis whose length they are, and where they lie in a tuple.
 _TORCH: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
@@ -36,7 +40,7 @@ _TORCH: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
     nn.GRUCell: {"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)},
     nn.LSTMCell: {"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)},
     nn.RNNCell: {"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)},
-    nn.RNNBase: {"input_size": ("weight_ih_l0", 1)},
+    nn.RNNBase: {"input_size": ("weight_ih_l0", 1), "hidden_size": ("weight_hh_l0", 1)},
 }
 
 
@@ -55,9 +59,9 @@ def traced_attributes(model: nn.Module, tracer: Tracer) -> Iterator[None]:
 class _Tracing:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._containers: dict[int, tuple[Any, Any]] = {}
-        self._read: dict[int, tuple[Any, Any, dict[int, str]]] = {}
-        self._classes: dict[int, type] = {}
+        self._views = SettingsViews(self._traced)
+        self._containers: dict[int, tuple[Any, Any, str]] = {}
+        self._depth = 0
 
     def replace(self, path: str, module: nn.Module) -> None:
         """Replace the integers among a module's attributes."""
@@ -66,12 +70,16 @@ class _Tracing:
         for name, value in list(vars(module).items()):
             if name in torchs:
                 traced = self._length(module, *torchs[name], value)
-            elif own or name in _INTERNAL:
+            elif own or name in _INTERNAL or not name.isidentifier():
                 continue
             else:
-                traced = self._traced(value, f"{path}.{name}" if path else name, module)
+                traced = self._traced(value, f"{path}.{name}" if path else name)
             if traced is not value:
                 vars(module)[name] = traced
+
+    def put_back(self) -> None:
+        """Settings are as they were."""
+        self._views.put_back()
 
     def _length(self, module: nn.Module, parameter: str, axis: int, value: Any) -> Any:
         tensor = module._parameters.get(parameter, module._buffers.get(parameter))
@@ -80,75 +88,62 @@ class _Tracing:
             return value
         return TracedSize(value, Source.counting(labels, self._tracer))
 
-    def _traced(self, value: Any, key: str, module: nn.Module) -> Any:
+    def _traced(self, value: Any, path: str) -> Any:
         """The value with its integers traced; the value itself if it holds none."""
         if type(value) is int:
-            return self._size(value, key)
-        if isinstance(value, (tuple, list)) or type(value) in (dict, OrderedDict):
-            return self._container(value, key)
-        if not isinstance(value, (*_PLAIN, dict)) and not callable(value) and hasattr(value, "__dict__"):
-            return self._settings(value, key, module)
-        return value
+            # Zero and one are no widths that could shrink.
+            return value if value < 2 else TracedSize(value, self._source(value, path))
+        if type(value) in _CONTAINERS:
+            return self._container(value, path)
+        if isinstance(value, tuple):
+            return self._tuple(value, path)
+        return self._views.view(value, path)
 
-    def _size(self, value: int, key: str) -> int:
-        # Zero and one are no widths that could shrink.
-        if value < 2:
-            return value
-        return TracedSize(value, Source(Expression.of(Attribute(key, value)), self._tracer))
+    def _source(self, value: int, path: str) -> Source:
+        return Source(Expression.of(Attribute(path, value)), self._tracer)
 
-    def _container(self, value: Any, key: str) -> Any:
-        if id(value) in self._containers:
-            return self._containers[id(value)][1]
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        traced = {k: self._size(v, f"{key}[{k!r}]") if type(v) is int else v for k, v in items}
-        if not any(isinstance(v, TracedSize) for v in traced.values()):
-            return value
-        made = _like(value, traced)
-        self._containers[id(value)] = (value, made)
+    def _container(self, value: Any, path: str) -> Any:
+        """A container with its items traced: the same for all that hold it, so that they see each other's changes."""
+        if id(value) not in self._containers:
+            made = value.copy()
+            self._containers[id(value)] = value, made, path
+            if not self._replace_items(value, made, path):
+                self._containers[id(value)] = value, value, path
+        _, made, first = self._containers[id(value)]
+        if path != first:
+            self._tracer.trace.aliases.setdefault(first, {})[path] = None
         return made
 
-    def _settings(self, settings: Any, key: str, module: nn.Module) -> Any:
-        """Let an object of settings give traced sizes to the code of the modules that hold it."""
-        if id(settings) in self._read:
-            given, _, holders = self._read[id(settings)]
-            holders[id(module)] = key
-            return given
-        holders = {id(module): key}
-        before = type(settings)
-        reading = _reading(before, holders, self)
-        if reading is None:
-            return settings
-        try:
-            object.__setattr__(settings, "__class__", reading)
-            given = settings
-        except TypeError:
-            # An object of a built-in class (a SimpleNamespace), which can't change it: one of the new class stands in.
-            make: Any = reading.__new__
-            given = make(reading)
-            vars(given).update(vars(settings))
-        self._read[id(settings)] = given, settings, holders
-        self._classes[id(settings)] = before
-        return given
+    def _replace_items(self, value: Any, made: Any, path: str) -> bool:
+        """Put traced items into a copy of a container; whether there are any."""
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        traced = self._items(items, path) if len(value) <= _MOST_ITEMS else {}
+        for place, item in traced.items():
+            made[place] = item
+        return bool(traced)
 
-    def read(self, holders: dict[int, str], name: str, value: Any) -> Any:
-        """An integer that is read from settings, as the running module sees it."""
-        key = next((holders[id(m)] for m in reversed(self._tracer.running) if id(m) in holders), None)
-        if key is None:
+    def _tuple(self, value: tuple[Any, ...], path: str) -> Any:
+        # A tuple of a class of its own may be made otherwise than from its items.
+        named = hasattr(value, "_fields") and hasattr(value, "_make")
+        traced = self._items(enumerate(value), path) if named or type(value) in (tuple, torch.Size) else {}
+        if not traced:
             return value
-        if type(value) is int:
-            return self._size(value, f"{key}.{name}")
-        return self._container_of_settings(value, f"{key}.{name}")
+        items = [traced.get(place, item) for place, item in enumerate(value)]
+        return value._make(items) if named else type(value)(items)
 
-    def _container_of_settings(self, value: Any, key: str) -> Any:
-        if not isinstance(value, (tuple, list)) or not any(type(v) is int and v > 1 for v in value):
-            return value
-        return _like(value, {i: self._size(v, f"{key}[{i}]") if type(v) is int else v for i, v in enumerate(value)})
-
-    def put_back(self) -> None:
-        """Settings have their own classes again."""
-        for given, settings, _ in self._read.values():
-            if given is settings:
-                object.__setattr__(settings, "__class__", self._classes[id(settings)])
+    def _items(self, items: Any, path: str) -> dict[Any, Any]:
+        """Those items that hold integers, traced."""
+        if self._depth >= _MOST_DEPTH:
+            return {}
+        self._depth += 1
+        found = {}
+        for place, item in items:
+            if type(place) is int or (type(place) is str and repr(place) == f"'{place}'"):
+                traced = self._traced(item, f"{path}[{place!r}]")
+                if traced is not item:
+                    found[place] = traced
+        self._depth -= 1
+        return found
 
 
 _INTERNAL = frozenset(vars(nn.Module()))
@@ -162,39 +157,7 @@ def _lengths(module: nn.Module) -> dict[str, tuple[str, int]]:
         return {"out_channels": ("weight", outputs), "in_channels": ("weight", inputs)}
     if isinstance(module, _InstanceNorm):
         return {}
+    if isinstance(module, nn.RNNBase) and module.proj_size:
+        projected = {"hidden_size": ("weight_hr_l0", 1), "proj_size": ("weight_hr_l0", 0)}
+        return _TORCH[nn.RNNBase] | projected
     return next((table for cls, table in _TORCH.items() if isinstance(module, cls)), {})
-
-
-def _like(value: Any, items: dict[Any, Any]) -> Any:
-    """A container of the same kind with other items."""
-    if isinstance(value, dict):
-        made = value.copy()
-        made.update(items)
-        return made
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*items.values())
-    return type(value)(items.values())
-
-
-def _reading(cls: type, holders: dict[int, str], tracing: _Tracing) -> type | None:
-    """A class that differs from ``cls`` only in what its objects give when their attributes are read."""
-    plain: Any = cls.__getattribute__
-    other_names: dict[str, str] = getattr(cls, "attribute_map", {})  # of the configurations of Hugging Face's models
-
-    def read(self: Any, name: str) -> Any:
-        value = plain(self, name)
-        if type(value) in (int, tuple, list):
-            name = other_names.get(name, name)
-            if name in plain(self, "__dict__"):
-                return tracing.read(holders, name, value)
-        return value
-
-    if type(cls) not in (type, ABCMeta):
-        return None  # an enumeration, say, whose class makes its objects itself
-    try:
-        return type(cls)(
-            cls.__name__, (cls,), {"__getattribute__": read, "__module__": cls.__module__, "__slots__": ()}
-        )
-    except TypeError:
-        # A class that can't be derived from (final, or of an extension).
-        return None

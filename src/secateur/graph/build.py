@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.graph.components import ComponentMap
+from secateur.graph.conditions import conditions_of
 from secateur.graph.cost import Affine, CostModel, products
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.graph import AttributeSize, DependencyGraph
@@ -50,6 +51,7 @@ class _Builder:
         self._axis_counts = self._counts([axis.labels for axis in trace.axes])
 
     def graph(self, entry_point: EntryPoint) -> DependencyGraph:
+        sizes = self._solution.sizes.astype(np.int64)
         parameters = tuple(
             ParameterSpec(name, shape, self._owner[name], name in self._buffers) for name, shape in self._shapes.items()
         )
@@ -72,6 +74,13 @@ class _Builder:
             missing_rules=tuple(self._trace.missing_rules),
             whole=tuple(self._trace.whole),
             steps=tuple(self._trace.steps),
+            conditions=conditions_of(
+                self._trace.facts.comparisons,
+                self._solution.attributes,
+                self._counts,
+                sizes // np.maximum(self._solution.units, 1),
+                sizes,
+            ),
         )
 
     # --- groups -----------------------------------------------------------------------------------------------------
@@ -182,6 +191,9 @@ class _Builder:
         inside = _by_path(arrays) if self._trace.followers else {}
         for follower, twin in self._trace.followers.items():
             arrays |= {follower + key[len(twin) :]: arrays[key] for key in inside.get(twin, ())}
+        for key, found in list(arrays.items()) if self._trace.aliases else ():
+            for end in (place for place, sign in enumerate(key) if sign in ".["):
+                arrays |= {alias + key[end:]: found for alias in self._trace.aliases.get(key[:end], ())}
         counts = self._counts([labels for labels, _ in arrays.values()])
         return tuple(
             AttributeSize(key, count, ratio) for (key, (_, ratio)), count in zip(arrays.items(), counts, strict=True)

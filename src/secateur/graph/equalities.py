@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from secateur.graph.batches import batches
 from secateur.graph.labels import Labels
 
 
@@ -21,9 +22,13 @@ def representatives(pairs: Sequence[tuple[Labels, Labels]], count: int) -> Label
         count: the number of labels.
     """
     parent = np.arange(count)
-    if not pairs:
-        return parent
-    a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    for part in batches(pairs, [len(a) for a, _ in pairs]):
+        parent = _joined(parent, *(np.concatenate(side) for side in zip(*part, strict=True)))
+    return parent
+
+
+def _joined(parent: Labels, a: Labels, b: Labels) -> Labels:
+    """Flat trees once more labels are equal."""
     while True:
         a, b = parent[a], parent[b]
         differ = a != b

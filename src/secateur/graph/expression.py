@@ -81,7 +81,9 @@ class Expression:
     @classmethod
     def of(cls, value: int | Fraction | Atom) -> Expression:
         """A plain number, or one atom."""
-        return cls((Term(Fraction(1), (value,)),) if isinstance(value, (Count, Attribute)) else (Term(Fraction(value)),))
+        return cls(
+            (Term(Fraction(1), (value,)),) if isinstance(value, (Count, Attribute)) else (Term(Fraction(value)),)
+        )
 
     def atoms(self) -> Iterator[Atom]:
         """All atoms, in order."""

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from secateur.errors import PlanError
+from secateur.graph.conditions import Condition
 from secateur.graph.cost import Affine, Cost, CostModel, IntArray
 from secateur.graph.describe import describe
 from secateur.graph.entry_point import EntryPoint
@@ -56,6 +57,7 @@ class DependencyGraph:
         missing_rules: operators without a rule that the trace met.
         whole: places in the code, by module path and line, where an axis is split into blocks that leave whole.
         steps: the operators with labels that ran, by which two runs can be told apart.
+        conditions: comparisons of sizes in the code that might come out otherwise in a smaller model.
     """
 
     components: tuple[Component, ...]
@@ -71,6 +73,7 @@ class DependencyGraph:
     missing_rules: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     steps: tuple[Step, ...] = field(default=(), repr=False)
+    conditions: tuple[Condition, ...] = field(default=(), repr=False)
 
     @property
     def interfaces(self) -> tuple[Group, ...]:

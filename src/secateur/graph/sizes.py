@@ -23,8 +23,8 @@ from secateur.graph import algebra
 from secateur.graph.expression import Count, Expression
 from secateur.graph.labels import Factor, Labels, SizeEquation, labels_along
 from secateur.graph.rules.base import names
-from secateur.graph.torch_calls import HANDLERS, Called, handles, note_numbers
 from secateur.graph.source import Source
+from secateur.graph.torch_calls import HANDLERS, Called, handles, note_numbers
 from secateur.graph.traced_size import TracedSize, plain
 from secateur.graph.tracer import Tracer, without_mkldnn
 
@@ -38,7 +38,7 @@ class SizeMode(TorchFunctionMode):
 
     def __exit__(self, *details: Any) -> None:
         self.tracer.is_over = True
-        super().__exit__(*details)
+        super().__exit__(*details)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

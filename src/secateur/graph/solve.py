@@ -18,6 +18,7 @@ from secateur.graph.equalities import representatives
 from secateur.graph.equations import Following, SizeEquations
 from secateur.graph.labels import NONE, EqualCounts, Facts, Labels
 from secateur.graph.signatures import numbered, signatures
+from secateur.graph.size_checks import SizeChecks
 from secateur.graph.tracer import Trace
 
 NO_GROUP = -1
@@ -65,22 +66,20 @@ def solve(trace: Trace) -> Solution:
             continue
         settled = _Counts(solution)
         failed = [c for c in (*open_counts, *sizes.counts) if id(c) not in done and not settled.satisfied(c)]
-        stuck = np.zeros(len(solution.sizes), dtype=bool) if failed else settled.stuck()
-        if not failed and not stuck.any():
-            pinned = len(facts.fixed)
-            cuts = sizes.enforce(settled.kept)
-            open_counts.extend(cuts)
-            if not cuts and len(facts.fixed) == pinned:
-                settled.finish()
-                solution.attributes = sizes.following
-                _note_numbers(trace, sizes)
-                return solution
+        done.update(map(id, failed))
         for constraint in failed:
             _equate(facts, solution, constraint)
-        if stuck.any():
-            labels = np.flatnonzero(_of_groups(solution, stuck)[solution.channel_of])
-            facts.fix(labels, "tied in number to axes with no common divisor, so that they can only shrink together")
-        done.update(map(id, failed))
+        if failed or _fix_stuck(facts, solution, settled):
+            continue
+        pinned = len(facts.fixed)
+        checks = SizeChecks(facts, sizes, solution, settled.kept)
+        cuts = [*checks.equations(), *checks.comparisons(), *checks.wholes(settled.coarsen)]
+        open_counts.extend(cuts)
+        if not cuts and len(facts.fixed) == pinned:
+            settled.finish()
+            solution.attributes = sizes.following
+            _note_numbers(trace, sizes)
+            return solution
 
 
 def _note_numbers(trace: Trace, sizes: SizeEquations) -> None:
@@ -95,9 +94,6 @@ def connected(facts: Facts) -> Labels:
     """The channel of each label, shape (labels,), numbered by first label: labels that leave together share one."""
     first = representatives(facts.equal, facts.size)
     return (np.cumsum(first == np.arange(facts.size)) - 1)[first]
-
-
-_connected = connected  # the name until its one other user has changed
 
 
 def _group(facts: Facts, axis_of: Labels) -> Solution:
@@ -138,6 +134,15 @@ def _fix_lonely(facts: Facts, solution: Solution) -> None:
         solution.sizes = solution.sizes[~lonely]
 
 
+def _fix_stuck(facts: Facts, solution: Solution, settled: _Counts) -> bool:
+    """Pin groups whose tie can't shrink, and say whether there are any."""
+    stuck = settled.stuck()
+    if stuck.any():
+        labels = np.flatnonzero(_of_groups(solution, stuck)[solution.channel_of])
+        facts.fix(labels, "tied in number to axes with no common divisor, so that they can only shrink together")
+    return bool(stuck.any())
+
+
 class _Counts:
     """Equal counts as blocks within groups and ties between them, built up constraint by constraint."""
 
@@ -148,6 +153,7 @@ class _Counts:
         self._group_of = np.append(solution.group_of, NO_GROUP)
         self._blocks = [np.zeros(size, dtype=np.int64) for size in solution.sizes]
         self._tie = list(range(len(solution.sizes)))
+        self._settled: dict[int, int] = {}
 
     def satisfied(self, constraint: EqualCounts) -> bool:
         """Take in a constraint if blocks and ties can express it; False if its indices must be equated."""
@@ -244,6 +250,17 @@ class _Counts:
             group = self._tie[group]
         return group
 
+    def coarsen(self, tie: int, parts: int) -> bool:
+        """Let a tie keep only multiples of one in ``parts``; False, and nothing changes, if it then can't shrink.
+
+        Once every constraint is taken in.
+        """
+        self._settled = self._settled or self._units()
+        units = gcd(self._settled[tie], parts)
+        if units > 1:
+            self._settled[tie] = units
+        return units > 1
+
     def _units(self) -> dict[int, int]:
         units: dict[int, int] = {}
         for group, blocks in enumerate(self._blocks):
@@ -258,7 +275,7 @@ class _Counts:
 
     def finish(self) -> None:
         """Write blocks, ties and units into the solution."""
-        units = self._units()
+        units = self._settled or self._units()
         self._solution.blocks = [_by_first(blocks) for blocks in self._blocks]
         self._solution.ties = [self._root(g) for g in range(len(self._tie))]
         self._solution.units = [units[tie] for tie in self._solution.ties]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.graph.batches import batches
+
 IntArray = NDArray[np.int64]
 
 
@@ -33,6 +35,16 @@ def tally(arrays: Sequence[IntArray], kind_of: IntArray) -> Tally:
         arrays: indices into ``kind_of``, in any shape; -1 is its last entry.
         kind_of: what each index counts as, -1 or above.
     """
+    columns: list[tuple[IntArray, ...]] = [(np.zeros(0, dtype=np.int64),) * 3]
+    before = 0
+    for part in batches(arrays, [array.size for array in arrays]):
+        rows, values, counts = _tally(part, kind_of)
+        columns.append((rows + before, values, counts))
+        before += len(part)
+    return Tally(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+def _tally(arrays: Sequence[IntArray], kind_of: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     flat = [array.ravel() for array in arrays]
     lengths = np.array([len(array) for array in flat], dtype=np.int64)
     kinds = kind_of[np.concatenate([np.zeros(0, dtype=np.int64), *flat])] + 1
@@ -45,4 +57,4 @@ def tally(arrays: Sequence[IntArray], kind_of: IntArray) -> Tally:
     heads, runs = heads[order], runs[order]
     last = np.flatnonzero(np.diff(heads, append=-1))
     rows, values = np.divmod(heads[last], stride)
-    return Tally(rows, values - 1, np.diff(np.cumsum(runs)[last], prepend=0))
+    return rows, values - 1, np.diff(np.cumsum(runs)[last], prepend=0)

@@ -56,7 +56,7 @@ class TracedSize(int):
     __trunc__ = __floor__ = __ceil__ = conjugate = __pos__
     numerator = real = property(__pos__)
 
-    def __round__(self, digits: int | None = None) -> int:
+    def __round__(self, digits: Any = None) -> int:
         return self if digits is None else _opaque("round", int.__round__(self, digits), self)
 
     def __neg__(self) -> int:
@@ -195,7 +195,7 @@ def _expression(operand: int) -> Expression:
     return sources[0].size if sources else Expression.of(plain(operand))
 
 
-def _followed(what: str, value: int, size: Expression, *operands: Any) -> int:
+def _followed(what: str, value: int, size: Expression, *operands: Any) -> Any:
     """The result of arithmetic that is followed, as far as its expression is manageable."""
     sources = _sources(*operands)
     if not sources:
@@ -380,10 +380,9 @@ for _name in names("invert lshift rlshift rshift rrshift and rand or ror xor rxo
     setattr(TracedSize, f"__{_name}__", _opaque_method(f"__{_name}__", _name))
 for _name in names("bit_length bit_count to_bytes as_integer_ratio"):
     setattr(TracedSize, _name, _opaque_method(_name, f"{_name}()"))
-# Besides int() itself, numpy's arrays take an integer's value so.
-setattr(TracedSize, "__int__", _opaque_method("__int__", "int()"))
-for _name in ("__str__", "__format__"):
-    setattr(TracedSize, _name, _opaque_method(_name, "a text"))
+# Besides int() itself, numpy's arrays take an integer's value by __int__.
+for _name, _what in (("__int__", "int()"), ("__str__", "a text"), ("__format__", "a text")):
+    setattr(TracedSize, _name, _opaque_method(_name, _what))
 for _name in names("add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow"):
     setattr(TracedFloat, f"__{_name}__", _arithmetic_of_floats(_name))
 for _name in names("int trunc floor ceil round eq ne lt le gt ge"):

@@ -103,6 +103,8 @@ class Trace:
     missing_rules: dict[str, None] = field(default_factory=dict)
     mixed_in_use: int = 0
     """Bit set of the mixing operations whose results are used; attention weights are often computed and dropped."""
+    aliases: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Paths of attributes, lists and dictionaries, to other paths that lead to the same ones."""
     followers: dict[str, str] = field(default_factory=dict)
     """Dotted paths of modules that aren't reached, to those of the modules whose channels they follow."""
     splits: dict[str, list[Labels]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.errors import PlanError, ScoreError, warn
+from secateur.graph.conditions import honoured
 from secateur.graph.cost import FloatArray, IntArray
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.groups import Consumer, Group
@@ -22,7 +23,8 @@ def plan(
     """Keep the top-scoring channels of every group.
 
     A group keeps the number of channels nearest to ``(1 - coefficient) * size`` that its units allow, at least one
-    unit, and as many in each of its blocks. Of channels with equal scores, those with lower indices stay. Linear in
+    unit, and as many in each of its blocks; more only where the code compares sizes (``if width > 8``) and would come
+    to another result. Of channels with equal scores, those with lower indices stay. Linear in
     the number of parameter indices, but for sorting the scores.
 
     Args:
@@ -102,7 +104,7 @@ def _checked_score(group: Group, scores: Mapping[str, FloatArray]) -> FloatArray
 
 
 def _kept_units(graph: DependencyGraph, coefficients: Mapping[str, float] | float) -> IntArray:
-    """Units kept per group, shape (groups,)."""
+    """Units kept per group, shape (groups,): the nearest, or as many more as comparisons in the code take."""
     named = {g.name: coefficients for g in graph.groups} if not isinstance(coefficients, Mapping) else coefficients
     for name, coefficient in named.items():
         graph.group(name)
@@ -112,7 +114,8 @@ def _kept_units(graph: DependencyGraph, coefficients: Mapping[str, float] | floa
             raise PlanError(f"the pruning coefficient of group {name!r} must lie in [0, 1); it is {coefficient}")
     units = np.array([_nearest_units(g, float(named.get(g.name, 0.0))) for g in graph.groups], dtype=np.int64)
     _check_ties(graph, units)
-    return units
+    most = np.array([g.units for g in graph.groups], dtype=np.int64)
+    return honoured(graph.conditions, units, graph.ties, graph.kept_vector(), most)
 
 
 def _nearest_units(group: Group, coefficient: float) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +10,9 @@ from torch import nn
 
 from secateur.errors import PlanError
 from secateur.graph.own_sizes import registered_update
+from secateur.surgery import attribute_paths
 
-_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+)\]|\['(?P<item>[^']*)'\]")
 _PARAMETRIZATIONS = ".parametrizations."
-
-_Step = str | int | tuple[str]
-"""A name of an attribute, a position in a list or tuple, or (a key of a mapping,)."""
 
 
 def check_attributes(model: nn.Module, attributes: Mapping[str, int]) -> None:
@@ -33,12 +28,12 @@ def check_attributes(model: nn.Module, attributes: Mapping[str, int]) -> None:
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     for key in attributes:
-        module, steps = _parse(modules, key)
+        module, steps = attribute_paths.parse(modules, key)
         value: Any = module
         for step in steps:
-            if not _has(value, step):
+            if not attribute_paths.has(value, step):
                 raise PlanError(f"the plan sets {key!r}, which this {type(model).__name__} doesn't have")
-            value = _get(value, step)
+            value = attribute_paths.get(value, step)
         if type(value) is not int:
             raise PlanError(f"the plan sets {key!r}, which is not a whole number in this {type(model).__name__}")
         descriptor = getattr(type(module), str(steps[0]), None)
@@ -56,9 +51,9 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
         shrunk: names of the parameters and buffers that became smaller.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
+    copies: attribute_paths.Copies = {}
     for key, value in attributes.items():
-        module, (first, *rest) = _parse(modules, key)
-        setattr(module, str(first), _with(getattr(module, str(first)), rest, value))
+        attribute_paths.put(*attribute_paths.parse(modules, key), value, copies)
     with _evaluating(model):
         # Children come before their parents, whose sizes may follow from theirs.
         for path in sorted(_owners(shrunk), key=lambda p: p.count(".") + bool(p), reverse=True):
@@ -77,59 +72,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
-
-
-def _parse(modules: Mapping[str, nn.Module], key: str) -> tuple[nn.Module, list[_Step]]:
-    """The innermost module on the way to an attribute, and the steps from there."""
-    steps: list[_Step] = []
-    end = 0
-    while end < len(key):
-        match = _STEP.match(key, end)
-        if match is None or (match.start() == 0) != (match[0] == match["name"]):
-            raise PlanError(f"the plan sets {key!r}; expected a path such as 'module.attribute[0]'")
-        steps.append(int(match["index"]) if match["index"] else match["name"] or (match["item"],))
-        end = match.end()
-    names = [step for step in steps if isinstance(step, str)]
-    depth = next(d for d in range(len(names), -1, -1) if ".".join(names[:d]) in modules)
-    if depth == len(steps) or not steps:
-        raise PlanError(f"the plan sets {key!r}, which is no attribute of a module")
-    return modules[".".join(names[:depth])], steps[depth:]
-
-
-def _has(holder: Any, step: _Step) -> bool:
-    if isinstance(step, str):
-        return hasattr(holder, step)
-    if isinstance(step, int):
-        return isinstance(holder, (tuple, list)) and step < len(holder)
-    return isinstance(holder, dict) and step[0] in holder
-
-
-def _get(holder: Any, step: _Step) -> Any:
-    if isinstance(step, str):
-        return getattr(holder, step)
-    return holder[step] if isinstance(step, int) else holder[step[0]]
-
-
-def _with(holder: Any, steps: Sequence[_Step], value: int) -> Any:
-    """A copy of a container or of settings with another value at the end of the steps; the value if there are none."""
-    if not steps:
-        return value
-    first, *rest = steps
-    inner = _with(_get(holder, first), rest, value)
-    if isinstance(first, int):
-        items = list(holder)
-        items[first] = inner
-        return type(holder)(*items) if hasattr(holder, "_fields") else type(holder)(items)
-    if isinstance(holder, nn.Module):
-        setattr(holder, str(first), inner)  # a module kept in a plain list
-        return holder
-    made = copy.copy(holder)
-    if isinstance(first, str):
-        # Not through the class: settings are often frozen, or check what they are given.
-        vars(made)[first] = inner
-    else:
-        made[first[0]] = inner
-    return made
 
 
 def _owners(names: Iterable[str]) -> set[str]:

@@ -84,6 +84,14 @@ def test_what_a_method_is_called_makes_no_difference(monkeypatch: pytest.MonkeyP
     assert name_of(CARTPOLE, SENSITIVITY) == "sensitivity-0.97-refit-c7b93dd512"
 
 
+def test_a_method_whose_settings_have_changed_since_has_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, chosen = Run("method", "gradient", 0.97, True), METHODS["gradient"]
+    assert isinstance(chosen, Searched)
+    now = name_of(CARTPOLE, run)
+    monkeypatch.setattr(keys, "METHODS", {**METHODS, "gradient": replace(chosen, minimum_width=1)})
+    assert name_of(CARTPOLE, run) != now
+
+
 def test_the_peers_settings_are_told_apart() -> None:
     one, other = (fingerprint(METHODS[name].settings) for name in ("torch-pruning", "torch-pruning-global"))
     assert one != other

@@ -16,7 +16,7 @@ from secateur.experiments.tdmpc.recording import CALIBRATION_SEEDS
 from secateur.experiments.tdmpc.reproduction import experiment, reproduction, runs
 from secateur.experiments.tdmpc.reproduction.grouping import groupings
 from secateur.experiments.tdmpc.reproduction.keys import Keys
-from secateur.experiments.tdmpc.reproduction.methods import METHODS, Job
+from secateur.experiments.tdmpc.reproduction.methods import METHODS, Job, Searched
 from secateur.experiments.tdmpc.reproduction.planning import ONE, PLANNED
 from secateur.experiments.tdmpc.reproduction.recordings import Setting, digest
 from secateur.experiments.tdmpc.reproduction.records import DISTILLED, PLAIN, REFIT, Record
@@ -119,6 +119,18 @@ def test_the_latent_state_set_by_hand(subject: Subject) -> None:
     pruned = METHODS["uniform-latent"].run(job)
     assert pruned.plan.coefficients[subject.latent.name] == pytest.approx(0.6)
     assert 1 - parameters(pruned.model) / parameters(subject.model) == pytest.approx(0.5, abs=0.01)
+
+
+def test_gradient_descent_leaves_every_group_some_channels(subject: Subject) -> None:
+    """At most a third of the narrowest group's, the latent state's 10."""
+    chosen = METHODS["gradient"]
+    assert isinstance(chosen, Searched)
+    assert chosen.minimum_width == 16
+    job = Job(subject=subject, settings=SETTINGS, target=0.5, refit=False)
+    assert chosen.target(job).minimum_width == 3
+    wide = replace(chosen, minimum_width=2)
+    assert wide.target(job).minimum_width == 2
+    assert replace(chosen, minimum_width=1).target(job).minimum_width == 1
 
 
 def test_the_largest_group_is_the_latent_state(subject: Subject) -> None:

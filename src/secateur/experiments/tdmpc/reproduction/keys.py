@@ -31,7 +31,6 @@ FIRST = frozenset(
         "cac7128177f17d10",  # norm
         "405790418f81e2fe",  # sensitivity
         "0fd7949ae5f578e2",  # revisited
-        "1daf9234115d2690",  # gradient
         "d0c84bec97e687d2",  # tpe
         "5ff8f85a0a7783a5",  # single parts
         "4ce12d37e5f1dabf",  # PyTorch's masks

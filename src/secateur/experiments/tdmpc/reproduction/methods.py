@@ -122,6 +122,7 @@ class Searched:
         latent: fraction of the latent state's channels to remove; what the strategy finds if not given.
         criterion: ranks channels where there is no refit; the norm of all their weights if not given. With refit it is
             what their loss costs after it.
+        minimum_width: channels that every group keeps, but not more than a third of the narrowest group's.
         is_judged: the last candidates are compared by their return, where there is a refit.
         is_revisited: what the first result's planner visits is learnt from, too, where there is a refit.
     """
@@ -131,6 +132,7 @@ class Searched:
     which: Which = "both"
     latent: float | None = None
     criterion: Callable[[], Criterion] | None = None
+    minimum_width: int = 1
     is_judged: bool = False
     is_revisited: bool = False
     missing: str = ""
@@ -146,7 +148,8 @@ class Searched:
         """The strategy's, however many evaluations it is given, and how its result is ranked, judged and repeated."""
         strategy = self.strategy(_SOME)
         judges = CHOICE_SEEDS if self.is_judged else ()
-        return strategy, self.which, self.latent, self.criterion, judges, self.is_revisited
+        widths = (self.minimum_width,) if self.minimum_width > 1 else ()  # those without keep their names
+        return strategy, self.which, self.latent, self.criterion, judges, self.is_revisited, *widths
 
     def run(self, job: Job) -> Pruned:
         """Score, search, cut, prove, repair and choose."""
@@ -154,7 +157,7 @@ class Searched:
         final = Return(config=subject.agent.config, seeds=CHOICE_SEEDS, make=subject.setting.make)
         result = prune_agent(
             subject.model,
-            self._target(job),
+            self.target(job),
             visits=subject.visits,
             strategy=self.strategy(settings),
             which=self.which,
@@ -174,9 +177,12 @@ class Searched:
             seconds=result.seconds,
         )
 
-    def _target(self, job: Job) -> Sparsity:
+    def target(self, job: Job) -> Sparsity:
+        """What is to be removed."""
         interfaces = {} if self.latent is None else {job.subject.latent.name: self.latent}
-        return Sparsity(job.target, interfaces=interfaces)
+        narrowest = min(group.size for group in job.subject.graph.groups)
+        least = max(1, min(self.minimum_width, narrowest // 3))
+        return Sparsity(job.target, interfaces=interfaces, minimum_width=least)
 
 
 @dataclass(frozen=True)
@@ -242,7 +248,9 @@ METHODS: Mapping[str, Method] = {
     "revisited": Searched(
         "Sensitivity, revisited", lambda s: Sensitivity(evaluations=s.evaluations), is_judged=True, is_revisited=True
     ),
-    "gradient": Searched("GradientDescent", lambda _: GradientDescent(), is_judged=True),
+    # Masks know nothing of the refit, and take nearly all of the policy and the latent state where much leaves: on
+    # cartpole-swingup, 97 % removed, a return of 667 without a least width and 854 with it.
+    "gradient": Searched("GradientDescent", lambda _: GradientDescent(), minimum_width=16, is_judged=True),
     "tpe": Searched("BlackBox, TPE", lambda s: BlackBox(evaluations=s.evaluations), is_judged=True),
 }
 """By name, in the order of the tables."""
