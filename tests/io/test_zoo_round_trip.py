@@ -18,7 +18,10 @@ from tests.models.zoo import CASES
 from tests.removal import largest_difference, outputs, random_plan
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+STORABLE = [case for case in CASES if torch.complex128 not in {t.dtype for t in named_tensors(case.model()).values()}]
+
+
+@pytest.mark.parametrize("case", STORABLE, ids=lambda case: case.name)
 def test_every_way_to_the_smaller_model_gives_the_same(case: Case, tmp_path: Path) -> None:
     run, dense = case.entry_point(), case.model()
     made = random_plan(case.graph(), 0)

@@ -148,7 +148,7 @@ CASES = [
     habit(
         "compares-shapes", compares_shapes, lambda: [nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(12, 2)], {ENC: 12}
     ),
-    habit("pads-to-multiple", pads_to_multiple, chain(12, 12), {}),
+    habit("pads-to-multiple", pads_to_multiple, chain(12, 12), {ENC: 12}),
     habit("pads-by-number", pads_by_number, chain(12, 15), {ENC: 12}),
     habit("pads-rows", pads_rows, chain(12, 16), {ENC: 4}),
     habit("half-by-float", half_by_float, chain(12, 6), {}),

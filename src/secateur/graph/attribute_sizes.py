@@ -122,7 +122,7 @@ class _Tracing:
             made[place] = item
         return bool(traced)
 
-    def _tuple(self, value: tuple[Any, ...], path: str) -> Any:
+    def _tuple(self, value: Any, path: str) -> Any:
         # A tuple of a class of its own may be made otherwise than from its items.
         named = hasattr(value, "_fields") and hasattr(value, "_make")
         traced = self._items(enumerate(value), path) if named or type(value) in (tuple, torch.Size) else {}

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+_CHANGEABLE = (list, dict, set, deque, OrderedDict, defaultdict, Counter)
+
 
 @contextmanager
 def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """All modules' attributes as before afterwards, and the lists, mappings and sets among them; no tensor's values."""
+    """All modules' attributes as before afterwards, and the containers among them, however deep; no tensor's values."""
     held = [(module, dict(vars(module))) for module in model.modules()]
-    values = (value for _, before in held for value in before.values())
-    containers = [(value, copy.copy(value)) for value in values if type(value) in (list, dict, set)]
+    values = _within(value for _, before in held for value in before.values())
+    containers = [(value, copy.copy(value)) for value in values if type(value) in _CHANGEABLE]
     try:
         yield
     finally:
@@ -25,7 +28,7 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
             vars(module).update(before)
         for container, before_it in containers:
             container.clear()
-            (container.extend if isinstance(container, list) else container.update)(before_it)
+            (container.update if hasattr(container, "update") else container.extend)(before_it)
 
 
 def paths_of_modules(model: nn.Module) -> dict[int, str]:
@@ -46,13 +49,17 @@ def paths_of_modules(model: nn.Module) -> dict[int, str]:
 
 def kept_activations(model: nn.Module) -> Iterator[torch.Tensor]:
     """Tensors with a gradient's history that modules hold, alone or in lists, tuples and mappings: left by a run."""
-    stack: list[Any] = [value for module in model.modules() for value in vars(module).values()]
+    for value in _within(value for module in model.modules() for value in vars(module).values()):
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+            yield value
+
+
+def _within(values: Iterable[Any]) -> Iterator[Any]:
+    """The values, and all that is in lists, tuples, mappings and sets among them; each container once."""
+    stack, seen = list(values), set[int]()
     while stack:
         value = stack.pop()
-        if isinstance(value, torch.Tensor):
-            if value.grad_fn is not None:
-                yield value
-        elif isinstance(value, (list, tuple)):
-            stack.extend(value)
-        elif isinstance(value, dict):
-            stack.extend(value.values())
+        yield value
+        if isinstance(value, (list, tuple, set, frozenset, dict, deque)) and id(value) not in seen:
+            seen.add(id(value))
+            stack.extend(value.values() if isinstance(value, dict) else value)

@@ -45,7 +45,7 @@ class SettingsViews:
         if kind is None or id(settings) in self._shown:
             return settings
         if (id(settings), path) not in self._views:
-            view = object.__new__(kind)
+            view: Any = object.__new__(kind)
             object.__setattr__(view, "__dict__", vars(settings))
             self._before.setdefault(id(settings), (settings, dict(vars(settings))))
             # Kept beside its path, so that no other object can take its id.
@@ -74,7 +74,7 @@ class SettingsViews:
 
 
 def is_of_settings(cls: type) -> bool:
-    """Whether objects of a class are settings: those of a plain class of the user's, whose attributes are all it has."""
+    """Whether objects of a class are settings: of a plain class of the user's, with attributes and nothing else."""
     if cls is SimpleNamespace:
         return True
     if type(cls) not in (type, ABCMeta) or hasattr(cls, "__del__"):
@@ -129,4 +129,5 @@ def _class_of_views(shown: type, views: SettingsViews) -> type:
         # Without an equality of its own, an object equals itself alone: a view, what it shows.
         made["__eq__"] = lambda self, other: views.original(self) is views.original(other)
         made["__hash__"] = lambda self: object.__hash__(views.original(self))
-    return type(base)(shown.__name__, (_Unannounced, base), made)
+    derived: type = type(base)(shown.__name__, (_Unannounced, base), made)
+    return derived

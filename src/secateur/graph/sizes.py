@@ -216,6 +216,15 @@ def _expand_as(call: Called) -> Any:
     return result
 
 
+@handles(torch.repeat_interleave, torch.Tensor.repeat_interleave, arguments="input repeats")
+def _repeat_interleave(call: Called) -> Any:
+    """How often each index is repeated stays as it is."""
+    if isinstance(call.get("repeats"), TracedSize):
+        _tie_to_constant(call.tracer, call["repeats"], f"how often {call.name} repeats")
+    with _set(call.tracer, flexible=frozenset()):
+        return call.run()
+
+
 @handles(torch.Tensor.repeat, torch.Tensor.tile, torch.tile, arguments="input")
 def _repeat(call: Called) -> Any:
     """A dimension of length one that is repeated as often as a size says is that long."""
@@ -455,6 +464,19 @@ def _convolution(call: Called) -> Any:
 @handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, arguments="")
 def _recurrent(call: Called) -> Any:
     with without_mkldnn():
+        return call.run()
+
+
+@handles(
+    torch.take_along_dim, torch.Tensor.take_along_dim, torch.quantile, torch.Tensor.quantile,
+    torch.nanquantile, torch.Tensor.nanquantile, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__,
+    torch.Tensor.__rmatmul__, torch.einsum, torch.functional.einsum,
+    arguments="",
+)  # fmt: skip
+def _expanded_to_each_other(call: Called) -> Any:
+    """One of the tensors may be expanded to another's size."""
+    note_numbers(call.func, (*call.args, *call.kwargs.values()))
+    with _set(call.tracer, expanding=True):
         return call.run()
 
 

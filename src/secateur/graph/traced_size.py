@@ -56,7 +56,7 @@ class TracedSize(int):
     __trunc__ = __floor__ = __ceil__ = conjugate = __pos__
     numerator = real = property(__pos__)
 
-    def __round__(self, digits: Any = None) -> int:
+    def __round__(self, digits: Any = None) -> Any:
         return self if digits is None else _opaque("round", int.__round__(self, digits), self)
 
     def __neg__(self) -> int:
@@ -314,7 +314,7 @@ def _compared(relation: Relation, left: TracedSize, right: Any) -> Any:
     if isinstance(right, TracedFloat):
         return _opaque("a comparison with a number", result, left, right)
     sources = _sources(left, right)
-    if not sources or sources[0].tracer.in_own_sizes or not math.isfinite(right):
+    if not sources or sources[0].tracer.in_own_sizes or (isinstance(right, float) and not math.isfinite(right)):
         return result
     limit = _expression(right) if isinstance(right, int) else Expression.of(Fraction(right))
     if result is (relation is operator.eq) and relation in (operator.eq, operator.ne):

@@ -131,6 +131,8 @@ class Tracer(EagerDispatchMode):
         self.flexible: frozenset[int] | None = None
         self.sized = False
         self.resizable = False
+        self.expanding = False
+        """Whether torch itself expands a tensor for another, whose size it follows."""
         self.whole_at: WholeAt = lambda site: False
         self._counted: dict[str, Labels] = {}
         self._components = components
@@ -257,35 +259,34 @@ class Tracer(EagerDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.namespace == "prim":
+        operator = _operator(func)
+        if operator.is_prim:
             # Of a fake tensor, that it has a device is told as an operator.
             return func(*args, **kwargs)
-        given = _flat_tensors([*args, *kwargs.values()])
+        given = _flat_tensors((*args, *kwargs.values()))
         reason = _why_unfollowed(given)
         if reason is not None:
             result = func(*args, **kwargs)
-            self._leave_alone(given, str(func.overloadpacket), reason)
+            self._leave_alone(given, operator.name, reason)
             return result
-        if _is_composite(func):
+        if operator.is_composite:
             # Under inference mode the dispatcher hands composite operators over whole.
             with self:
                 return func.decompose(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            reshaped = self._before_reshape(func, args)
+            args_before = self._before_reshape(operator, args)
             result = self.execute(func, args, kwargs)
             self.following = True
-            reason = _why_unfollowed(_flat_tensors(result))
+            reason = _why_unfollowed(_flat_tensors((result,)))
             if reason is not None:
-                self._leave_alone(given, str(func.overloadpacket), reason)
+                self._leave_alone(given, operator.name, reason)
                 self.following = False
                 return result
-            call = self._call(func, (*reshaped, *args[len(reshaped) :]), kwargs, result)
+            call = self._call(operator, args_before, kwargs, result)
             if call is not None:
-                result = self._follow(call, func, args, kwargs, result)
-                self.trace.dtypes.update(t.dtype for t in call.outputs if t.is_floating_point())
-                self.trace.steps.append(
-                    (sys.intern(call.name), sys.intern(call.where), tuple(t.shape for t in call.outputs))
-                )
+                result = self._follow(call, operator, func, args, kwargs, result)
+                self.trace.dtypes.update([t.dtype for t in call.outputs if t.is_floating_point()])
+                self.trace.steps.append((call.name, sys.intern(call.where), tuple([t.shape for t in call.outputs])))
             self.following = False
         return result
 
@@ -297,27 +298,25 @@ class Tracer(EagerDispatchMode):
             for factor in self.labels_of(tensor):
                 self.facts.fix(factor.labels, f"{reason} ({operator} in {self.where()})")
 
-    def _before_reshape(self, func: Any, args: Any) -> tuple[torch.Tensor, ...]:
-        """What an in-place reshape is called on, with its old shape, which is gone once it has run."""
-        if str(func.overloadpacket) not in _RESHAPING:
-            return ()
+    def _before_reshape(self, operator: _Operator, args: Any) -> Any:
+        """The arguments; of an in-place reshape, with the tensor's old shape, which is gone once it has run."""
+        if operator.name not in _RESHAPING:
+            return args
         before = args[0].detach()
         self._states[before] = self.state(args[0])
-        return (before,)
+        return (before, *args[1:])
 
     def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run the operator itself."""
         return func(*args, **kwargs)
 
-    def _call(self, func: Any, args: Any, kwargs: Any, result: Any) -> OpCall | None:
+    def _call(self, operator: _Operator, args: Any, kwargs: Any, result: Any) -> OpCall | None:
         """The call as rules see it; None if nothing that goes in carries labels."""
-        arguments = dict(_defaults(func))
-        arguments.update(zip(_names(func), args, strict=False))
-        arguments.update(kwargs)
+        arguments = {**operator.defaults, **dict(zip(operator.arguments, args, strict=False)), **kwargs}
         call = OpCall(
-            name=str(func.overloadpacket),
+            name=operator.name,
             arguments=arguments,
-            outputs=tuple(_flat_tensors(result)),
+            outputs=tuple(_flat_tensors((result,))),
             labels_of=self.labels_of,
             is_weight=self.is_weight,
             scales=self.scales,
@@ -335,16 +334,15 @@ class Tracer(EagerDispatchMode):
                 self.trace.mixed_in_use |= state.mixed
                 self._use_positions(state, f"{call.name} in {self.where()}")
             return None
-        # Where torch itself expands one, what it expands it for may follow.
-        follows = self.resizable or self.flexible or (self.flexible is None and call.name == "aten.expand")
+        follows = self.resizable or self.flexible or (self.expanding and call.name == "aten.expand")
         if not follows and all(state is _UNKNOWN for state in known):
             return None
         call.where = self.where()
         return call
 
-    def _follow(self, call: OpCall, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    def _follow(self, call: OpCall, operator: _Operator, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         """Apply the call's rule; what it says becomes the outputs' state."""
-        mutated = {id(t) for t in _mutated(func, call)} if call.name not in _RESHAPING else set()
+        mutated = {id(call.arguments.get(name)) for name in operator.written} if operator.written else frozenset()
         rule = None if call.name in _RESIZING else find_rule(call.name)
         mixed_before, equal_before = len(self.facts.mixed), len(self.facts.equal)
         if rule is None:
@@ -353,7 +351,7 @@ class Tracer(EagerDispatchMode):
         else:
             outputs = list(rule(call))
             result = self.adjust(call, func, args, kwargs, result)
-            call.outputs = tuple(_flat_tensors(result))
+            call.outputs = tuple(_flat_tensors((result,)))
         known = self._known(call)
         component = self._component_of(call, known)
         weight, made_in = self._provenance(call, known, component)
@@ -399,7 +397,7 @@ class Tracer(EagerDispatchMode):
         if call.name.removeprefix("aten.") not in ATTENTION:
             self.trace.summed.extend(mask.factor.labels for mask in call.masked)
         self._counted.update(call.counted)
-        if self.in_own_sizes:
+        if call.counted and self.in_own_sizes:
             for name, labels in call.counted.items():
                 self.count_by(name, labels)
 
@@ -502,34 +500,52 @@ def without_mkldnn() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(enabled)
 
 
-@cache
-def _names(func: Any) -> tuple[str, ...]:
-    return tuple(a.name for a in func._schema.arguments)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Operator:
+    """What is always the same of an operator: looking it up anew at every call takes longer than the call.
+
+    Attributes:
+        name: without its overload.
+        arguments: names of all arguments.
+        defaults: values of those that have one.
+        written: names of those that it writes to without changing their shape.
+        is_prim: whether it is one of the interpreter's own, not an operator on tensors.
+        is_composite: whether it is composed of others.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    defaults: dict[str, Any]
+    written: tuple[str, ...]
+    is_prim: bool
+    is_composite: bool
 
 
 @cache
-def _defaults(func: Any) -> dict[str, Any]:
-    return {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+def _operator(func: Any) -> _Operator:
+    name, arguments = str(func.overloadpacket), func._schema.arguments
+    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    is_prim = func.namespace == "prim"
+    key = "CompositeImplicitAutograd"
+    return _Operator(
+        name=name,
+        arguments=tuple(a.name for a in arguments),
+        defaults={a.name: a.default_value for a in arguments if a.has_default_value()},
+        written=() if name in _RESHAPING else tuple(written),
+        is_prim=is_prim,
+        is_composite=not is_prim and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key),
+    )
 
 
-@cache
-def _is_composite(func: Any) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
-
-
-def _mutated(func: Any, call: OpCall) -> list[torch.Tensor]:
-    if not func._schema.is_mutable:
-        return []
-    written = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return [call.arguments[name] for name in written if isinstance(call.arguments.get(name), torch.Tensor)]
-
-
-def _flat_tensors(result: Any) -> list[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        return [result]
-    if isinstance(result, (tuple, list)):
-        return [t for item in result for t in _flat_tensors(item)]
-    return []
+def _flat_tensors(items: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among items, and in tuples and lists among them."""
+    found: list[torch.Tensor] = []
+    for item in items:
+        if isinstance(item, torch.Tensor):
+            found.append(item)
+        elif isinstance(item, (tuple, list)) and item and type(item[0]) is not int:
+            found.extend(_flat_tensors(item))
+    return found
 
 
 def _why_unfollowed(tensors: list[torch.Tensor]) -> str | None:
@@ -564,8 +580,9 @@ def _bits(mask: int) -> Iterator[int]:
 
 def _check(call: OpCall, tensor: torch.Tensor, factors: Factors) -> None:
     """A rule's claim must fit the output; anything else is a bug in the rule."""
+    sizes = tensor.shape
     for factor in factors:
-        shape = tuple(tensor.shape[d] if d < tensor.dim() else -1 for d in factor.dims)
+        shape = tuple([sizes[d] if d < len(sizes) else -1 for d in factor.dims])
         if shape != factor.labels.shape:
             raise AssertionError(
                 f"rule of {call.name} gave labels {factor.labels.shape} on dims {factor.dims} of {tuple(tensor.shape)}"
