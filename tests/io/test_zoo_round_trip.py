@@ -17,7 +17,6 @@ from tests.models.case import Case
 from tests.models.zoo import CASES
 from tests.removal import largest_difference, outputs, random_plan
 
-
 STORABLE = [case for case in CASES if torch.complex128 not in {t.dtype for t in named_tensors(case.model()).values()}]
 
 

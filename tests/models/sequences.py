@@ -19,7 +19,8 @@ class Attention(nn.Module):
     ``how`` says how q, k and v are made and cut into heads:
     "separate", "chunk", "split", "one view": three layers, or one that is cut in three, each head ``-1`` wide;
     "shapes": one layer, all sizes from ``x.shape``; "whole heads": a fixed width and ``-1`` heads; "numbers": a fixed
-    width, and as many heads as an attribute says; "sdpa": torch's own attention, which scales by the width; "einsum": contractions by einsum.
+    width, and as many heads as an attribute says; "sdpa": torch's own attention, which scales by the width; "einsum":
+    contractions by einsum.
     """
 
     def __init__(self, how: str, *, norm: bool = False) -> None:

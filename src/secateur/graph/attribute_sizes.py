@@ -105,10 +105,11 @@ class _Tracing:
     def _container(self, value: Any, path: str) -> Any:
         """A container with its items traced: the same for all that hold it, so that they see each other's changes."""
         if id(value) not in self._containers:
+            # One that holds itself finds itself as it was.
+            self._containers[id(value)] = value, value, path
             made = value.copy()
-            self._containers[id(value)] = value, made, path
-            if not self._replace_items(value, made, path):
-                self._containers[id(value)] = value, value, path
+            if self._replace_items(value, made, path):
+                self._containers[id(value)] = value, made, path
         _, made, first = self._containers[id(value)]
         if path != first:
             self._tracer.trace.aliases.setdefault(first, {})[path] = None
