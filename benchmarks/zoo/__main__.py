@@ -23,11 +23,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("zoo-results"), help="where every case's record is kept")
     parser.add_argument("--json", type=Path, default=None, help="write the summary and all records")
     parser.add_argument("--table", type=Path, default=None, help="write the table for the documentation")
+    parser.add_argument("--report-only", action="store_true", help="run nothing; say what the results so far show")
     given = parser.parse_args()
     chosen = [entry for entry in entries() if fnmatch.fnmatch(entry.name, given.only)]
     names = [given.library] if given.library else list(MODULES)
     results = Results(given.results)
-    for name in names:
+    for name in () if given.report_only else names:
         for _ in run_missing(chosen, name, results, given.jobs):
             pass
     records = {name: [r for entry in chosen if (r := results.read(entry, name))] for name in names}

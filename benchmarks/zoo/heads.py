@@ -30,6 +30,9 @@ _SEPARATE = (
 _UNEVEN = ("attn_ratio", "dim_qk")
 """What attentions have whose values are wider than their queries and keys; their layout isn't looked at."""
 
+_CUT_BY_COUNT = ("MultiheadAttention", "SABlock", "CrossAttentionBlock")
+"""Attentions, torch's and MONAI's, that divide by their number of heads, whatever width they say a head has."""
+
 _WIDTHS = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim", "dim_head")
 
 Unscaled = Callable[[str, torch.Tensor], torch.Tensor]
@@ -144,7 +147,7 @@ def check_heads(entry: Entry, dense: nn.Module, small: nn.Module, unscaled: Unsc
 def _width(layer: nn.Module, projection: Projection | None, rows: int) -> int:
     """The width that the smaller attention gives to each head: what it says, or what its number of heads leaves."""
     said = next((value for name in _WIDTHS if isinstance(value := vars(layer).get(name), int)), None)
-    if said is not None and not isinstance(layer, nn.MultiheadAttention):  # which divides, whatever it says
+    if said is not None and type(layer).__name__ not in _CUT_BY_COUNT:
         return said
     blocks = len(projection.blocks) if projection is not None else 0
     return rows // blocks if blocks and rows % blocks == 0 else 0

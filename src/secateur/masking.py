@@ -72,6 +72,13 @@ class MaskingTracer(Tracer):
         kwargs = {k: masked.get(id(a), a) if isinstance(a, torch.Tensor) else a for k, a in kwargs.items()}
         return func(*args, **kwargs)
 
+    def set_labels(self, tensor: torch.Tensor, factors: Factors) -> None:
+        """Replace the labels of a tensor; what was drawn just now may be in the caller's hands as another object."""
+        super().set_labels(tensor, factors)
+        for _, drawn in self._random[-1:]:
+            if drawn is not tensor and drawn.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
+                super().set_labels(drawn, factors)
+
     def draws(self) -> list[torch.Tensor]:
         """What random operators drew, in order, without the removed indices."""
         return [self.without_removed(value, self.labels_of(tensor)) for value, tensor in self._random]

@@ -168,8 +168,9 @@ def _proved(check: _Check, model: nn.Module, small: nn.Module, plan: PruningPlan
     _check_cost(predicted, counted, narrow=any(stays.sum() == 1 for stays in kept.values()))
     if mixing:
         part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
-        masked = check.masked(part)
-        small = apply(model, check.plan(part))
+        partial = check.plan(part)  # may keep more, where the code compares sizes
+        masked = check.masked(check.kept_channels(partial))
+        small = apply(model, partial)
         outputs, _ = check.run_small(small, masked.draws)
     compared = _compare(masked.outputs, outputs, check.sizes)
     if any(difference > tolerance for difference, tolerance in compared):

@@ -205,6 +205,11 @@ def _view(call: Called) -> Any:
     return _reshape_to(call, sizes)
 
 
+@handles(torch.Tensor.view_as, torch.Tensor.reshape_as, arguments="input other")
+def _view_as(call: Called) -> Any:
+    return _reshape_to(call, _traced_shape(call.tracer, call["other"]))
+
+
 @handles(torch.Tensor.expand_as, arguments="input other")
 def _expand_as(call: Called) -> Any:
     """A tensor as long as another, index by index, wherever that shrinks."""
@@ -274,6 +279,8 @@ def _create_like(call: Called) -> Any:
 @handles(torch.full, arguments="size fill_value")
 @handles(torch.Tensor.new_full, arguments="input size fill_value")
 def _create_full(call: Called) -> Any:
+    if isinstance(call["fill_value"], TracedSize):
+        call["fill_value"].source.note_number(call.name)
     return _created(call, list(call["size"]))
 
 

@@ -67,7 +67,7 @@ _ARITHMETIC = frozenset(
     prefix + name
     for prefix in ("", "r", "i")
     for name in names("add sub subtract mul multiply div divide truediv true_divide pow float_power")
-)
+) | set(names("addcdiv addcmul clamp clamp_max clamp_min clip fill full_like lerp masked_fill where"))
 
 
 def note_numbers(func: Any, arguments: Sequence[Any]) -> None:
