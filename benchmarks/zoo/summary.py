@@ -12,6 +12,9 @@ from .worker import UNFINISHED
 
 Record = dict[str, Any]
 
+_TICK = 0.004
+"""Seconds by which some kernels count a process's time: a shorter one may be given as none."""
+
 
 def summary(records: dict[str, list[Record]]) -> dict[str, Any]:
     """Shares, medians and extremes of every library, and both held against each other."""
@@ -58,8 +61,13 @@ def _of_library(found: list[Record]) -> dict[str, Any]:
         "median_memory": statistics.median(memory) if memory else None,
         "most_memory": max(memory, default=None),
         "median_removed": statistics.median(r["removed"] for r in runs) if runs else None,
-        "unfinished": [r["model"] for r in found if r["checks"].get("runs", {}).get("text", "").startswith(UNFINISHED)],
+        "unfinished": [r["model"] for r in found if _ending(r).startswith(UNFINISHED)],
+        "out_of_memory": sum("MemoryError" in _ending(r) or "allocate memory" in _ending(r) for r in found),
     }
+
+
+def _ending(record: Record) -> str:
+    return str(record["checks"].get("runs", {}).get("text", ""))
 
 
 def _answers(found: list[Record], name: str) -> dict[str, int]:
@@ -79,7 +87,7 @@ def _ratio(both: list[tuple[Record, Record]]) -> dict[str, Any]:
     """Seconds of Secateur over Torch-Pruning's, over the models that both ran."""
     if not both:
         return {"models": 0}
-    ours, theirs = ([pair[i]["seconds"] for pair in both] for i in (0, 1))
+    ours, theirs = ([max(pair[i]["seconds"], _TICK) for pair in both] for i in (0, 1))
     return {
         "models": len(both),
         "of_medians": statistics.median(ours) / statistics.median(theirs),

@@ -99,7 +99,7 @@ def _summary_table(found: dict[str, Any]) -> str:
     of = found["libraries"]
     rows: list[list[object]] = [
         ["models", *(o["models"] for o in of.values())],
-        ["fully OK", *(f"{o['fully_ok']} ({o['fully_ok'] / max(o['models'], 1):.0%})" for o in of.values())],
+        ["fully OK", *(f"{o['fully_ok']} ({o['fully_ok'] / max(o['models'], 1):.1%})" for o in of.values())],
         ["run", *(o["runs"] for o in of.values())],
         ["run after correcting attributes by hand", *(o["runs_patched"] for o in of.values())],
         *(
@@ -108,6 +108,7 @@ def _summary_table(found: dict[str, Any]) -> str:
             if check != "runs"
         ),
         ["not finished in 120 s", *(len(o["unfinished"]) for o in of.values())],
+        ["out of memory", *(o["out_of_memory"] for o in of.values())],
         ["seconds, median", *(_figure(o["median_seconds"], "{:.2f}") for o in of.values())],
         ["seconds, most", *(_figure(o["most_seconds"], "{:.1f}") for o in of.values())],
         ["memory, median, MiB", *(_figure(o["median_memory"], "{:.0f}") for o in of.values())],
