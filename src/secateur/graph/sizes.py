@@ -243,9 +243,7 @@ def _repeat(call: Called) -> Any:
         if not isinstance(count, TracedSize):
             continue
         if before < 0 or tensor.shape[before] == 1:
-            labels = tracer.facts.fresh(plain(count))
-            factors.append(Factor((dim,), labels))
-            _tie(tracer, labels, count, f"size given to {call.name}")
+            factors.append(_new_axis(call, dim, count))
         else:
             _tie_to_constant(tracer, count, f"how often {call.name} repeats")
     tracer.set_labels(result, (*tracer.labels_of(result), *factors))
@@ -290,12 +288,17 @@ def _created(call: Called, sizes: Sequence[Any]) -> Any:
     factors = []
     for dim, size in enumerate(sizes):
         if plain(size) > 1 and (tracer.in_own_sizes or isinstance(size, TracedSize)):
-            labels = tracer.facts.fresh(plain(size))
-            factors.append(Factor((dim,), labels))
-            if isinstance(size, TracedSize):
-                _tie(tracer, labels, size, f"size given to {call.name}")
+            factors.append(_new_axis(call, dim, size))
     tracer.set_labels(result, tuple(factors))
     return result
+
+
+def _new_axis(call: Called, dim: int, size: Any) -> Factor:
+    """Labels of a dimension that is made so long; what its size follows, if it is traced."""
+    labels = call.tracer.facts.fresh(plain(size))
+    if isinstance(size, TracedSize):
+        _tie(call.tracer, labels, size, f"size given to {call.name}")
+    return Factor((dim,), labels)
 
 
 @handles(torch.broadcast_tensors, arguments="")

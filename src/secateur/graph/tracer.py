@@ -276,14 +276,13 @@ class Tracer(EagerDispatchMode):
         with torch._C.DisableTorchFunction():
             args_before = self._before_reshape(operator, args)
             result = self.execute(func, args, kwargs)
+            outputs = _flat_tensors((result,))
             self.following = True
-            reason = _why_unfollowed(_flat_tensors((result,)))
+            reason = _why_unfollowed(outputs)
+            call = None if reason is not None else self._call(operator, args_before, kwargs, outputs)
             if reason is not None:
                 self._leave_alone(given, operator.name, reason)
-                self.following = False
-                return result
-            call = self._call(operator, args_before, kwargs, result)
-            if call is not None:
+            elif call is not None:
                 result = self._follow(call, operator, func, args, kwargs, result)
                 self.trace.dtypes.update([t.dtype for t in call.outputs if t.is_floating_point()])
                 self.trace.steps.append((call.name, sys.intern(call.where), tuple([t.shape for t in call.outputs])))
@@ -310,13 +309,13 @@ class Tracer(EagerDispatchMode):
         """Run the operator itself."""
         return func(*args, **kwargs)
 
-    def _call(self, operator: _Operator, args: Any, kwargs: Any, result: Any) -> OpCall | None:
+    def _call(self, operator: _Operator, args: Any, kwargs: Any, outputs: list[torch.Tensor]) -> OpCall | None:
         """The call as rules see it; None if nothing that goes in carries labels."""
         arguments = {**operator.defaults, **dict(zip(operator.arguments, args, strict=False)), **kwargs}
         call = OpCall(
             name=operator.name,
             arguments=arguments,
-            outputs=tuple(_flat_tensors((result,))),
+            outputs=tuple(outputs),
             labels_of=self.labels_of,
             is_weight=self.is_weight,
             scales=self.scales,
