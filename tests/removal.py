@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.graph import DependencyGraph, Group, Role
 from secateur.graph.entry_point import EntryPoint, tensors_in
-from secateur.graph.tracer import plain_kernels
+from secateur.graph.kernels import plain_kernels
 from secateur.plan import PruningPlan, plan
 
 

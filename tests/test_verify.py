@@ -211,7 +211,7 @@ class Changing(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         h = self.first(x).relu()
         y = self.second(h)
-        return self.use(-y if h.stride(0) != 32 else y)
+        return self.use(-y if h.untyped_storage().nbytes() != 4 * 32 * h.element_size() else y)
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,10 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from secateur.graph.components import component_map
+from secateur.graph.kernels import plain_kernels
 from secateur.graph.labels import NONE, Factor, Factors, Labels
 from secateur.graph.rules import RULES, OpCall
-from secateur.graph.tracer import Tracer, plain_kernels
+from secateur.graph.tracer import Tracer
 
 Axis = tuple[int, int]
 """(input, axis)"""

@@ -10,8 +10,9 @@ from torch import nn
 
 from secateur.graph import DependencyGraph, trace
 from secateur.graph.components import component_map
+from secateur.graph.record import Trace
 from secateur.graph.trace import run_traced
-from secateur.graph.tracer import Trace, Tracer
+from secateur.graph.tracer import Tracer
 
 
 class Residual(nn.Module):

@@ -19,7 +19,7 @@ from secateur.graph import DependencyGraph, trace
 from secateur.graph.copy_names import Kinship, kinship
 from secateur.graph.groups import Role
 from secateur.graph.parts import Parts
-from secateur.graph.tracer import Trace
+from secateur.graph.record import Trace
 from secateur.importance import Taylor
 from secateur.io import load, save
 from secateur.plan import PruningPlan

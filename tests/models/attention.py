@@ -493,8 +493,7 @@ CASES: list[Case] = [
     biased("alibi", whole_heads=True),
     biased("cpb", whole_heads=False, more={"net.0": 6}),
     biased("cpb", whole_heads=True, more={"net.0": 6}),
-    # Strided slices keep all that they are taken of.
-    Case("rotary-slices", lambda: RotaryPairs("slices"), vector(2, 4, 5), {"embed": 8, "v": 12}, {"v": 2}),
+    Case("rotary-slices", lambda: RotaryPairs("slices"), vector(2, 4, 5), {"embed": 8, "q": 3, "v": 12}, {"v": 2}),
     Case("rotary-complex", lambda: RotaryPairs("complex"), vector(2, 4, 5), {"embed": 8, "q": 3, "v": 12}, {"v": 2}),
     Case("rotary-pairs", lambda: RotaryPairs("pairs"), vector(2, 4, 5), {"embed": 8, "q": 3, "v": 12}, {"v": 2}),
     Case(

@@ -99,6 +99,120 @@ def neighbours(m: Any, x: torch.Tensor) -> Any:
     return torch.sparse.mm(edges, m.inner[1](torch.relu(torch.sparse.mm(edges, m.inner[0](x)))))
 
 
+# --- strides --------------------------------------------------------------------------------------------------------
+
+
+def _chunks(h: torch.Tensor, window: int) -> torch.Tensor:
+    """Chunks of two windows of tokens, each beginning one window after the last."""
+    apart = h.view(h.shape[0], h.shape[1] // (2 * window), 2 * window, h.shape[2])
+    size, stride = list(apart.size()), list(apart.stride())
+    size[1], stride[1] = size[1] * 2 - 1, stride[1] // 2
+    return apart.as_strided(size=size, stride=stride)
+
+
+def sliding_windows(m: Any, x: torch.Tensor) -> Any:
+    """Attention of two heads in chunks that overlap, as Longformer computes it."""
+    heads = m.inner[0](x).unflatten(-1, (2, -1)).transpose(1, 2)
+    h = heads.reshape(2 * len(x), x.shape[1], heads.shape[-1])
+    scores = torch.einsum("rctd,rcsd->rcts", _chunks(h, 2), _chunks(torch.tanh(h), 2))
+    padded = F.pad(h, (0, 0, 2, 2), value=-1)
+    rows, token, width = padded.stride()
+    around = torch.as_strided(padded, (2 * len(x), 4, 6, h.size(-1)), (rows, 2 * token, token, width))
+    mixed = around.cos().mean(2).repeat_interleave(2, 1) * scores.tanh().mean((1, 2, 3))[:, None, None]
+    return m.inner[1](mixed.unflatten(0, (len(x), 2)).transpose(1, 2).flatten(2))
+
+
+def as_it_is(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h.transpose(0, 1).as_strided_(h.shape, h.stride()))
+
+
+def part_by_strides(m: Any, x: torch.Tensor) -> Any:
+    """Strides given as numbers reach channels that the tensor itself leaves out."""
+    return m.inner[1](m.inner[0](x)[:, :6].as_strided((4, 12), (12, 1)))
+
+
+def detached_by_strides(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](m.inner[0](x)[:, :6].detach().as_strided((4, 12), (12, 1)))
+
+
+def selected_by_strides(m: Any, x: torch.Tensor) -> Any:
+    """What is selected has no labels left, its neighbours in memory do."""
+    return m.inner[1](m.inner[0](x)[:, :1].as_strided((4, 12), (12, 1)))
+
+
+def pooled_channels_last(m: Any, x: torch.Tensor) -> Any:
+    h = torch.cos(m.inner[0](x).contiguous(memory_format=torch.channels_last))
+    return m.inner[1](F.adaptive_avg_pool2d(h, 1).flatten(1))
+
+
+# --- strided slices -------------------------------------------------------------------------------------------------
+
+
+def interleaved_gate(m: Any, x: torch.Tensor) -> Any:
+    """Gates and values in turn, as in gpt-oss: both of a pair leave."""
+    h = m.inner[0](x)
+    return m.inner[1](F.silu(h[..., ::2]) * h[..., 1::2])
+
+
+def swapped_pairs(m: Any, x: torch.Tensor) -> Any:
+    """Rotation by a quarter, written into place, of two heads."""
+    h = hidden(m, x).unflatten(-1, (2, -1))
+    turned = torch.empty_like(h)
+    turned[..., 0 : h.shape[-1] : 2] = -h[..., 1::2]
+    turned[..., 1::2] = h[..., :24:2]
+    return m.inner[1]((turned + torch.sin(h)).flatten(-2))
+
+
+def every_third(m: Any, x: torch.Tensor) -> Any:
+    """The last channel is a block of its own, that can't leave alone."""
+    return m.inner[1](hidden(m, x)[..., 1::3])
+
+
+def stride_from_further_on(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](hidden(m, x)[..., 3::3])
+
+
+def stride_up_to_a_number(m: Any, x: torch.Tensor) -> Any:
+    return m.inner[1](hidden(m, x)[..., :8:2])
+
+
+def steps_of_width(m: Any, x: torch.Tensor) -> Any:
+    """How far one step goes is the width of another tensor."""
+    h = hidden(m, x)
+    return m.inner[1](h) + x.repeat(1, 4)[:, :: h.shape[-1]]
+
+
+def up_to_width(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x)
+    return m.inner[1](h) + x.repeat(1, 4)[:, : h.shape[-1] : 6]
+
+
+# --- expansions under vmap ------------------------------------------------------------------------------------------
+
+
+def scaled_by_expansion(m: Any, x: torch.Tensor) -> Any:
+    """Every member scales the channels of a layer that they share by a number of its own."""
+    h = m.inner[0](x)
+    return m.inner[1](torch.vmap(lambda scale: torch.cos(h * scale.expand_as(h)))(m.scale))
+
+
+def centred_by_expansion(m: Any, x: torch.Tensor) -> Any:
+    """vmap over the batch, and over tokens in it."""
+    first, second = m.inner
+
+    def centred(token: torch.Tensor) -> torch.Tensor:
+        h = first(token)
+        return second(torch.cos(h + token.sum(0, keepdim=True).expand_as(h)))
+
+    return torch.vmap(torch.vmap(centred))(x)
+
+
+def unflattened_under_vmap(m: Any, x: torch.Tensor) -> Any:
+    first, blocks, second = m.inner
+    return torch.vmap(lambda row: second(blocks(torch.cos(first(row))).tanh().flatten()))(x)
+
+
 # --- transforms, scans, sorts ---------------------------------------------------------------------------------------
 
 
@@ -294,6 +408,41 @@ CASES: list[Case] = [
         tensors=lambda: {"const_adjacency": generator(4, 4).relu()},
         counted=False,
     ),
+    habit(
+        "sliding-windows",
+        sliding_windows,
+        chain(12, 12),
+        {ENC: 12},
+        shape=(2, 8, 6),
+        blocks={ENC: 2},
+        mask="all",
+    ),
+    habit("as-it-is", as_it_is, chain(12, 12), {ENC: 12}),
+    habit("part-by-strides", part_by_strides, chain(12, 12), {}),
+    habit("detached-by-strides", detached_by_strides, chain(12, 12), {}),
+    habit("selected-by-strides", selected_by_strides, chain(12, 12), {}),
+    habit(
+        "pooled-channels-last",
+        pooled_channels_last,
+        lambda: [nn.Conv2d(3, 12, 1), nn.Linear(12, 2)],
+        {ENC: 12},
+        shape=MAPS,
+    ),
+    habit("interleaved-gate", interleaved_gate, chain(24, 12), {ENC: 12}, mask="all"),
+    habit("swapped-pairs", swapped_pairs, chain(24, 24), {ENC: 12}, blocks={ENC: 2}, mask="all"),
+    habit("every-third", every_third, chain(13, 4), {ENC: 4}),
+    habit("stride-from-further-on", stride_from_further_on, chain(12, 3), {}),
+    habit("stride-up-to-a-number", stride_up_to_a_number, chain(12, 4), {}),
+    habit("steps-of-width", steps_of_width, chain(12, 12), {}),
+    habit("up-to-width", up_to_width, chain(12, 12), {}),
+    habit("vmap-expanded", scaled_by_expansion, chain(12, 12), {ENC: 12}, tensors=lambda: {"scale": generator(3, 1)}),
+    habit(
+        "vmap-unflattened",
+        unflattened_under_vmap,
+        lambda: [nn.Linear(6, 12), nn.Unflatten(-1, (3, 4)), nn.Linear(12, 2)],
+        {ENC: 3},
+    ),
+    habit("vmap-expanded-nested", centred_by_expansion, chain(12, 12), {ENC: 12}, shape=(4, 3, 6)),
     habit(
         "fourier-over-time",
         fourier_over_time,

@@ -166,7 +166,7 @@ CASES = [
         lambda: [nn.Linear(6, 12), nn.Linear(6, 7), nn.Linear(12, 2), nn.Linear(7, 2)],
         {ENC: 12, "inner.1": 7},
     ),
-    habit("even-and-odd", even_and_odd, chain(12, 18), {}),
+    habit("even-and-odd", even_and_odd, chain(12, 18), {ENC: 6}),
     habit("last-by-number", last_by_number, chain(12, 4, 8), {ENC: 8}),
     habit("every-channel", every_channel, chain(12, 1), {}),
     habit("listed-ones", listed_ones, chain(12, 12), {}),

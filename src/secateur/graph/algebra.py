@@ -6,7 +6,7 @@ they learn into ``Facts``. Costs are linear in the number of labels touched; not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,6 +49,8 @@ def align(facts: Facts, operands: Sequence[Operand], where: str) -> Factors:
 
     A label that meets an index without one (of a dimension that isn't broadcast) is pinned.
     """
+    if len(operands) == 1:
+        return operands[0].factors
     merged: dict[tuple[int, ...], Factor] = {}
     compatible = _compatible(facts, operands, where)
     for factors in compatible:
@@ -110,12 +112,12 @@ def _target(dims: tuple[int, ...], others: set[tuple[int, ...]]) -> tuple[int, .
     return (rows[0],) if rows else (dims[-1],)
 
 
-def reduce(facts: Facts, factors: Factors, dims: Sequence[int], where: str) -> tuple[Factors, Factors]:
+def reduce(facts: Facts, factors: Factors, dims: Collection[int], where: str) -> tuple[Factors, Factors]:
     """Reduce over ``dims`` without renumbering the rest: (what remains, what was summed over)."""
-    gone = set(dims)
+    gone = frozenset(dims)
     remaining, summed = [], []
     for factor in factors:
-        if not gone & set(factor.dims):
+        if gone.isdisjoint(factor.dims):
             remaining.append(factor)
         elif factor.free in gone:
             summed.append(factor)
@@ -170,7 +172,7 @@ def squeezed(factor: Factor) -> Factors:
     if labels.size == 0:
         return ()
     for axis in reversed(range(len(dims))):
-        if labels.shape[axis] == 1 or (len(dims) > 1 and (labels == labels.take([0], axis=axis)).all()):
+        if labels.shape[axis] == 1 or (len(dims) > 1 and _is_constant(labels, axis)):
             labels = np.take(labels, 0, axis=axis)
             del dims[axis]
     if not dims or not np.count_nonzero(labels != NONE):
@@ -178,6 +180,14 @@ def squeezed(factor: Factor) -> Factors:
     if len(dims) == len(factor.dims):
         return (factor,)
     return (Factor(tuple(dims), labels),)
+
+
+def _is_constant(labels: Labels, axis: int) -> bool:
+    """Whether labels are the same all along an axis of two or more."""
+    second = [0] * labels.ndim
+    second[axis] = 1
+    # Nearly always the first two tell.
+    return labels.item(0) == labels.item(*second) and bool((labels == labels.take([0], axis=axis)).all())
 
 
 def select(facts: Facts, factors: Factors, dim: int, position: int, rank: int) -> Factors:
@@ -268,7 +278,10 @@ def _reshape_factor(
     outputs = [d for p in touched for d in p.outputs]
     ordered = factor.ordered(sorted(factor.dims))
     expanded = ordered.reshape([before[d] if d in factor.dims else 1 for d in inputs])
-    labels = np.broadcast_to(expanded, [before[d] for d in inputs]).reshape([after[d] for d in outputs])
+    whole = tuple([before[d] for d in inputs])
+    if expanded.shape != whole:
+        expanded = np.broadcast_to(expanded, whole)
+    labels = expanded.reshape([after[d] for d in outputs])
     return tuple(
         done for part in squeezed(Factor(tuple(outputs), labels)) for done in _settle(facts, part, where, flexible)
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from secateur.graph.settings_views import SettingsViews
 from secateur.graph.source import Source
 from secateur.graph.traced_size import TracedSize
 from secateur.graph.tracer import Tracer
+from secateur.graph.unasked import unasked_values_noted
+from secateur.graph.walk import named_modules
 
 _CONTAINERS = (list, dict, OrderedDict, defaultdict)
 _MOST_ITEMS = 1000
@@ -49,9 +52,11 @@ def traced_attributes(model: nn.Module, tracer: Tracer) -> Iterator[None]:
     """Let the integers that modules keep be traced sizes; modules' own attributes are put back by the caller."""
     tracing = _Tracing(tracer)
     try:
-        for path, module in model.named_modules():
+        modules = named_modules(model)
+        for path, module in modules:
             tracing.replace(path, module)
-        yield
+        with unasked_values_noted({type(module) for _, module in modules}, tracer):
+            yield
     finally:
         tracing.put_back()
 
@@ -66,11 +71,13 @@ class _Tracing:
     def replace(self, path: str, module: nn.Module) -> None:
         """Replace the integers among a module's attributes."""
         torchs = _lengths(module)
-        own = keeps_its_sizes(module)
-        for name, value in list(vars(module).items()):
+        # Of what torch's own modules keep, the rest is none of ours.
+        names = torchs if keeps_its_sizes(module) else vars(module).keys() - _INTERNAL
+        for name in [name for name in vars(module) if name in names]:
+            value = vars(module)[name]
             if name in torchs:
                 traced = self._length(module, *torchs[name], value)
-            elif own or name in _INTERNAL or not name.isidentifier():
+            elif not name.isidentifier():
                 continue
             else:
                 traced = self._traced(value, f"{path}.{name}" if path else name)
@@ -161,4 +168,9 @@ def _lengths(module: nn.Module) -> dict[str, tuple[str, int]]:
     if isinstance(module, nn.RNNBase) and module.proj_size:
         projected = {"hidden_size": ("weight_hr_l0", 1), "proj_size": ("weight_hr_l0", 0)}
         return _TORCH[nn.RNNBase] | projected
-    return next((table for cls, table in _TORCH.items() if isinstance(module, cls)), {})
+    return _table(type(module))
+
+
+@cache
+def _table(cls: type[nn.Module]) -> dict[str, tuple[str, int]]:
+    return next((table for base, table in _TORCH.items() if issubclass(cls, base)), {})

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
-_CHANGEABLE = (list, dict, set, deque, OrderedDict, defaultdict, Counter)
+from secateur.graph.walk import modules_in, named_modules
+
+_CHANGEABLE = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})
+_COLLECTIONS = (list, tuple, set, frozenset, dict, deque)
 
 
 @contextmanager
 def attributes_kept(model: nn.Module) -> Iterator[None]:
     """All modules' attributes as before afterwards, and the containers among them, however deep; no tensor's values."""
-    held = [(module, dict(vars(module))) for module in model.modules()]
-    values = _within(value for _, before in held for value in before.values())
-    containers = [(value, copy.copy(value)) for value in values if type(value) in _CHANGEABLE]
+    modules = modules_in(model)
+    held = [(module, vars(module).copy()) for module in modules]
+    filled, empty = _collections(vars(module).values() for module in modules)
+    contents = [(collection, collection.copy()) for collection in filled if type(collection) in _CHANGEABLE]
     try:
         yield
     finally:
         for module, before in held:
             vars(module).clear()
             vars(module).update(before)
-        for container, before_it in containers:
-            container.clear()
-            (container.update if hasattr(container, "update") else container.extend)(before_it)
+        for collection in empty:
+            if collection:
+                collection.clear()
+        for collection, content in contents:
+            collection.clear()
+            (collection.update if hasattr(collection, "update") else collection.extend)(content)
 
 
 def paths_of_modules(model: nn.Module) -> dict[int, str]:
@@ -36,30 +43,56 @@ def paths_of_modules(model: nn.Module) -> dict[int, str]:
 
     Such hidden modules hold no parameters of the model; they run with its own under ``torch.func.functional_call``.
     """
-    paths = {id(module): path for path, module in model.named_modules()}
-    for path, module in model.named_modules():
+    named = named_modules(model)
+    paths = {id(module): path for path, module in named}
+    for path, module in named:
         for name, value in vars(module).items():
-            for position, item in enumerate(value if isinstance(value, (list, tuple)) else ()):
+            if not isinstance(value, (list, tuple)):
+                continue
+            for position, item in enumerate(value):
                 if isinstance(item, nn.Module):
                     root = f"{path}.{name}[{position}]".lstrip(".")
-                    for below, hidden in item.named_modules():
+                    for below, hidden in named_modules(item):
                         paths.setdefault(id(hidden), f"{root}.{below}".rstrip("."))
     return paths
 
 
-def kept_activations(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Tensors with a gradient's history that modules hold, alone or in lists, tuples and mappings: left by a run."""
-    for value in _within(value for module in model.modules() for value in vars(module).values()):
-        if isinstance(value, torch.Tensor) and value.grad_fn is not None:
-            yield value
+def kept_activations(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors with a gradient's history in a value: itself, or in modules, lists, tuples, mappings and sets in it."""
+    modules = modules_in(value) if isinstance(value, nn.Module) else []
+    held: list[Iterable[Any]] = [vars(module).values() for module in modules] or [[value]]
+    for item in chain.from_iterable((*held, *map(_items, _collections(held)[0]))):
+        if isinstance(item, torch.Tensor) and item.grad_fn is not None:
+            yield item
 
 
-def _within(values: Iterable[Any]) -> Iterator[Any]:
-    """The values, and all that is in lists, tuples, mappings and sets among them; each container once."""
-    stack, seen = list(values), set[int]()
+def _collections(values: Iterable[Iterable[Any]]) -> tuple[list[Any], list[Any]]:
+    """The lists, tuples, mappings and sets among some values, and those in these, however deep; each once.
+
+    Returns:
+        Those that hold anything, and the empty ones that could be filled: every module has a dozen mappings for hooks.
+    """
+    filled: list[Any] = []
+    empty: list[Any] = []
+    seen: set[int] = set()
+    others: set[type] = set()
+    stack = list(values)
     while stack:
-        value = stack.pop()
-        yield value
-        if isinstance(value, (list, tuple, set, frozenset, dict, deque)) and id(value) not in seen:
-            seen.add(id(value))
-            stack.extend(value.values() if isinstance(value, dict) else value)
+        for value in stack.pop():
+            kind = type(value)
+            if kind in others:
+                continue
+            if not issubclass(kind, _COLLECTIONS):
+                others.add(kind)
+            elif not value:
+                if kind in _CHANGEABLE:
+                    empty.append(value)
+            elif id(value) not in seen:
+                seen.add(id(value))
+                filled.append(value)
+                stack.append(_items(value))
+    return filled, empty
+
+
+def _items(collection: Any) -> Any:
+    return collection.values() if isinstance(collection, dict) else collection

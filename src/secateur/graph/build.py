@@ -19,10 +19,10 @@ from secateur.graph.graph import AttributeSize, DependencyGraph
 from secateur.graph.groups import Component, Consumer, Flow, Group, Member, ParameterSpec, Role, Unprunable
 from secateur.graph.labels import Labels
 from secateur.graph.reasons import reasons_by_row
+from secateur.graph.record import Trace
 from secateur.graph.solve import NO_GROUP, Solution
-from secateur.graph.storage import named_tensors
+from secateur.graph.storage import named_buffers, named_tensors
 from secateur.graph.tally import tally
-from secateur.graph.tracer import Trace
 
 _MOST_REASONS = 4
 
@@ -39,10 +39,9 @@ class _Builder:
         self._trace = trace
         self._solution = solution
         self._components = components
-        self._buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-        self._shapes = {
-            name: tuple(tensor.shape) for name, tensor in named_tensors(model).items() if name not in trace.tied
-        }
+        tensors = named_tensors(model)
+        self._buffers = named_buffers(model).keys()
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in trace.tied}
         self._owner = {name: components.names[components.of(name) or 0] for name in self._shapes}
         lengths = [len(axis.labels) for axis in trace.axes]
         self._axis_of = np.repeat(np.arange(len(lengths)), lengths)

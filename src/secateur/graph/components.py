@@ -12,6 +12,7 @@ from torch import nn
 
 from secateur.errors import TraceError
 from secateur.graph.storage import named_tensors
+from secateur.graph.walk import named_modules
 
 ComponentPart = nn.Module | torch.Tensor | str | type[nn.Module]
 ComponentSpec = ComponentPart | Iterable[ComponentPart]
@@ -57,7 +58,7 @@ def component_map(model: nn.Module, components: Mapping[str, ComponentSpec] | No
                     f"components {owner[path]!r} and {name!r} both claim {path!r}; leave it to one of them"
                 )
     for child, module in model.named_children():
-        if any(True for _ in _tensors(module)):
+        if named_tensors(module):
             owner.setdefault(child, child)
     owner.setdefault("", ROOT)
     return _used_map(model, owner, list(components or {}))
@@ -67,17 +68,15 @@ def _used_map(model: nn.Module, owner: dict[str, str], given: list[str]) -> Comp
     """Keep the components that own a parameter, in model order; one given by the user must."""
     names = tuple(dict.fromkeys(owner.values()))
     full = ComponentMap(names, {path: names.index(name) for path, name in owner.items()})
-    used = [names[full.of(path) or 0] for path, _ in _tensors(model)]
+    first_name: dict[int, str] = {}
+    for name, tensor in named_tensors(model).items():
+        first_name.setdefault(id(tensor), name)
+    used = [names[full.of(path) or 0] for path in first_name.values()]
     for name in given:
         if name not in used:
             raise TraceError(f"component {name!r} owns no parameter; other components may own the parts inside it")
     ordered = tuple(dict.fromkeys(used))
     return ComponentMap(ordered, {path: ordered.index(name) for path, name in owner.items() if name in ordered})
-
-
-def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Parameters and buffers by name, parameters first."""
-    return [*module.named_parameters(), *module.named_buffers()]
 
 
 def listed(spec: ComponentSpec, what: str) -> list[ComponentPart]:
@@ -108,7 +107,7 @@ def paths_of(model: nn.Module, item: object, what: str) -> list[str]:
     Raises:
         TraceError: ``item`` matches no part of the model; the message lists close names.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(named_modules(model, all_names=True))
     tensors = named_tensors(model)
     if isinstance(item, str):
         return _paths_by_name(item, modules, tensors, what)

@@ -67,39 +67,43 @@ class SizeEquations:
     def settle(self, solution: Solution) -> bool:
         """Take all equations apart; returns whether labels were pinned, so that groups must be found anew.
 
-        An equation is looked at again only when one of its attributes has become known: linear in their number.
+        An equation is looked at again only when one of its attributes has become known, or one of its widths has to
+        stay: linear in their number.
         """
         self._solution = solution
         self.counts, self.following = [], {}
         self._held: dict[str, str] = dict(self._facts.held)
         self._variables: dict[Key, Atom] = {}
         self._keys: dict[int, tuple[Labels, bytes | None]] = {}
+        self._staying: set[Key | None] = set()
         before = len(self._facts.fixed)
         self._take_all(self._facts.equations)
         return len(self._facts.fixed) > before
 
     def _take_all(self, equations: Sequence[SizeEquation]) -> None:
         self._queue = deque(range(len(equations)))
-        self._waiting: dict[str, list[int]] = {}
-        unused = dict.fromkeys(self._queue)
-        while unused:
+        self._waiting: dict[Key, list[int]] = {}
+        self._unused = dict.fromkeys(self._queue)
+        while self._unused:
             while self._queue:
                 number = self._queue.popleft()
-                if number in unused and self._take(equations[number]):
-                    del unused[number]
-                elif number in unused:
-                    for attribute in self._free(equations[number].size):
-                        self._waiting.setdefault(attribute.key, []).append(number)
+                if number not in self._unused:
+                    continue
+                if self._take(equations[number]):
+                    del self._unused[number]
+                for key in self._met:
+                    self._waiting.setdefault(key, []).append(number)
             # Nothing more follows: hold an attribute that nothing defines.
-            number = next(iter(unused), -1)
+            number = next(iter(self._unused), -1)
             if number >= 0 and not self._hold_one(equations[number]):
-                del unused[number]
+                del self._unused[number]
 
     # --- one equation -----------------------------------------------------------------------------------------------
 
     def _take(self, equation: SizeEquation) -> bool:
         """Use an equation if it says something of one or two variables; False if it must wait."""
         monomials = self._monomials(equation.size)
+        self._met = dict.fromkeys(key for monomial in monomials.values() for key in monomial.powers)
         constant = monomials.pop((), None)
         terms = list(monomials.values())
         if constant is not None:
@@ -156,7 +160,8 @@ class SizeEquations:
             stays = self._solution.fixed[channels[channels != NONE]].all()
             # The labels are kept beside their key, so that no others can take their id.
             self._keys[id(atom.labels)] = atom.labels, None if stays else np.sort(channels).tobytes()
-        return self._keys[id(atom.labels)][1]
+        key = self._keys[id(atom.labels)][1]
+        return None if key in self._staying else key
 
     def _channels(self, labels: Labels) -> Labels:
         return np.where(labels == NONE, NONE, self._solution.channel_of[labels])
@@ -223,15 +228,24 @@ class SizeEquations:
 
     def _follow(self, attribute: Attribute, following: Following) -> None:
         self.following[attribute.key] = following
-        self._queue.extend(self._waiting.pop(attribute.key, ()))
+        self._look_again(attribute.key)
 
     def _hold(self, atom: Atom, reason: str) -> None:
         """This must stay as it is."""
-        if isinstance(atom, Count):
-            self._facts.fix(atom.labels, reason)
-        else:
+        if isinstance(atom, Attribute):
             self._held.setdefault(atom.key, reason)
-            self._queue.extend(self._waiting.pop(atom.key, ()))
+            self._look_again(atom.key)
+            return
+        self._facts.fix(atom.labels, reason)
+        key = self._key(atom)
+        if key is not None:
+            self._staying.add(key)
+            # What has tied another width to this one now says that the other stays, too.
+            self._unused.update(dict.fromkeys(self._waiting.get(key, ())))
+            self._look_again(key)
+
+    def _look_again(self, key: Key) -> None:
+        self._queue.extend(self._waiting.pop(key, ()))
 
     def _hold_one(self, equation: SizeEquation) -> bool:
         """Hold one attribute that nothing defines; False if there is none.

@@ -15,8 +15,9 @@ import numpy as np
 
 from secateur.errors import TraceError
 from secateur.graph.graph import DependencyGraph
+from secateur.graph.record import Trace
 from secateur.graph.solve import Solution
-from secateur.graph.tracer import Trace, WholeAt
+from secateur.graph.tracer import WholeAt
 
 Granularity = Literal["auto", "width", "heads"]
 

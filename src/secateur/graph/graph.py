@@ -15,7 +15,7 @@ from secateur.graph.cost import Affine, Cost, CostModel, IntArray
 from secateur.graph.describe import describe
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.groups import Component, Consumer, Flow, Group, ParameterSpec, Unprunable
-from secateur.graph.tracer import Step
+from secateur.graph.record import Step
 
 
 @dataclass(frozen=True)

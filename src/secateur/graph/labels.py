@@ -45,7 +45,7 @@ class Factor:
 
     def moved(self, to: dict[int, int] | Sequence[int]) -> Factor:
         """The same labels on other dimensions: ``to`` maps old to new."""
-        return Factor(tuple(to[d] for d in self.dims), self.labels)
+        return Factor(tuple([to[d] for d in self.dims]), self.labels)
 
     def ordered(self, dims: Sequence[int]) -> Labels:
         """The labels with their axes in the order ``dims``, a permutation of this factor's."""

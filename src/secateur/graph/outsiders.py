@@ -9,13 +9,14 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import warn
+from secateur.graph.walk import modules_in, parameters_in
 
 
 @contextmanager
 def warning_of_outsiders(model: nn.Module) -> Iterator[None]:
     """Warn of modules that run meanwhile and hold parameters that the model doesn't have."""
-    modules = {id(module) for module in model.modules()}
-    parameters = {id(parameter) for parameter in model.parameters()}
+    modules = {id(module) for module in modules_in(model)}
+    parameters = {id(parameter) for parameter in parameters_in(model)}
     found: dict[str, None] = {}
 
     def look(module: nn.Module, args: Any) -> None:

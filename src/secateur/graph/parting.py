@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from secateur.graph.tracer import Step
+from secateur.graph.record import Step
 
 ADVICE = (
     "make the entry point do the same every time: no counter, cache or file that one run leaves to the next, and "

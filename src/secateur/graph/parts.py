@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from secateur.graph.record import Trace
 from secateur.graph.storage import named_tensors
-from secateur.graph.tracer import Trace
+from secateur.graph.walk import named_modules
 
 Size: TypeAlias = tuple[type, int, int]
 
@@ -30,7 +31,7 @@ class Parts:
     """
 
     def __init__(self, model: nn.Module, trace: Trace) -> None:
-        self.modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+        self.modules: dict[str, nn.Module] = dict(named_modules(model, all_names=True))
         self.tensors = named_tensors(model)
         self.inside: dict[str, list[str]] = defaultdict(list)
         self.children: dict[str, dict[str, None]] = defaultdict(dict)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from secateur.errors import TraceError
+from secateur.graph.walk import named_modules
 
 # What the classes in these modules of torch do to a model, and the remedy. Told by the module's name: to import most of
 # these takes seconds.
@@ -39,12 +38,15 @@ def check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}{_original(model)}")
     known: dict[type, tuple[str, str] | None] = {}
+    passed: set[type] = set()
     has_parameters = False
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         _check_form(module, path, known)
-        for name, tensor in chain(module._parameters.items(), module._buffers.items()):
-            if tensor is not None:
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            # What there is to check is of a tensor's class.
+            if tensor is not None and type(tensor) not in passed:
                 _check_tensor(tensor, f"{path}.{name}".lstrip("."), module, known)
+                passed.add(type(tensor))
         has_parameters = has_parameters or any(p is not None for p in module._parameters.values())
     if not has_parameters:
         raise TraceError(f"{type(model).__name__} has no parameters: there is nothing to prune")

@@ -17,8 +17,9 @@ from secateur.graph.components import component_map
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.parting import described, parting
 from secateur.graph.randomness import same_randomness
+from secateur.graph.record import Step
 from secateur.graph.trace import run_traced
-from secateur.graph.tracer import Step, Tracer
+from secateur.graph.tracer import Tracer
 
 
 def difference_between_runs(model: nn.Module, entry_point: EntryPoint) -> str | None:

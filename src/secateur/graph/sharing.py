@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from secateur.errors import warn
+from secateur.graph.walk import modules_in
 
 _MOST_SHOWN = 3
 
@@ -82,7 +83,7 @@ def _held_outside(model: nn.Module) -> list[object]:
 
     What holds all parameters alike, such as an optimiser or a list of them, is no other model.
     """
-    modules = list(model.modules())
+    modules = modules_in(model)
     # All that modules hold is looked at only if what is registered with them leaves references over.
     registered = chain.from_iterable((*m._modules.values(), *m._parameters.values()) for m in modules)
     if not _suspects(modules, Counter(map(id, registered))):
@@ -118,7 +119,7 @@ def _held_by(module: nn.Module) -> Iterator[Any]:
 
 def _usual_references() -> int:
     """References to a submodule that nothing else holds, as they are counted here."""
-    modules = list(nn.Sequential(nn.Sequential()).modules())
+    modules = modules_in(nn.Sequential(nn.Sequential()))
     return _submodule_references(modules, Counter(map(id, modules)))[0][1]
 
 

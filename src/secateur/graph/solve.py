@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from secateur.graph.equalities import representatives
 from secateur.graph.equations import Following, SizeEquations
 from secateur.graph.labels import NONE, EqualCounts, Facts, Labels
+from secateur.graph.record import Trace
 from secateur.graph.signatures import numbered, signatures
 from secateur.graph.size_checks import SizeChecks
-from secateur.graph.tracer import Trace
 
 NO_GROUP = -1
 """The group of a channel that must stay or touches no parameter."""
@@ -185,14 +185,14 @@ class _Counts:
         distinct, times = _runs(ordered)
         groups = self._group_of[distinct]
         found: dict[int, tuple[Labels, int]] = {}
-        for group in np.unique(groups):
+        for group in set(groups.tolist()):
             mine = groups == group
             if group == NO_GROUP:
                 found[NO_GROUP] = (np.zeros(int(times[mine].sum()), dtype=np.int64), 1)
                 continue
             if times[mine].min() != times[mine].max():
                 return None
-            found[int(group)] = (self._solution.position[distinct[mine]], int(times[mine][0]))
+            found[group] = (self._solution.position[distinct[mine]], int(times[mine][0]))
         return found
 
     def _partition(self, subsets: dict[int, dict[bytes, Labels]], *, tied: bool) -> bool:
@@ -283,8 +283,10 @@ class _Counts:
 
 def _runs(ordered: Labels) -> tuple[Labels, Labels]:
     """Distinct values of an ascending array, and how often each occurs."""
-    starts = np.flatnonzero(np.diff(ordered, prepend=-2))
-    return ordered[starts], np.diff(starts, append=len(ordered))
+    first = np.ones(len(ordered) + 1, dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:-1])
+    bounds = np.flatnonzero(first)
+    return ordered[bounds[:-1]], bounds[1:] - bounds[:-1]
 
 
 def _cut(cells: Labels, parts: Labels) -> Labels:

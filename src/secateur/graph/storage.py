@@ -7,45 +7,70 @@ from collections.abc import Hashable, Mapping
 import torch
 from torch import nn
 
+from secateur.graph.walk import named_modules
+
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter and buffer under all of its names, parameters first."""
+    modules = named_modules(model, all_names=True)
+    return {**_held(modules, "_parameters"), **_held(modules, "_buffers")}
+
+
+def named_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every buffer under all of its names."""
+    return _held(named_modules(model, all_names=True), "_buffers")
+
+
+def _held(modules: list[tuple[str, nn.Module]], mapping: str) -> dict[str, torch.Tensor]:
     return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
+        f"{path}.{name}" if path else name: tensor
+        for path, module in modules
+        for name, tensor in getattr(module, mapping).items()
+        if tensor is not None
     }
 
 
 def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Names whose tensor is the same memory, seen the same way, as that of an earlier name, to the first such name."""
-    first_of: dict[Hashable, str] = {}
     tied: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        first = first_of.setdefault(_place(tensor), name) if tensor.numel() else name
-        if first != name:
-            tied[name] = first
+    for names in _in_one_storage(tensors):
+        first_of: dict[Hashable, str] = {}
+        for name in names:
+            first = first_of.setdefault(_place(tensors[name]), name)
+            if first != name:
+                tied[name] = first
     return tied
 
 
 def overlapping_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Names whose memory overlaps another's without being seen the same way (a transpose, a part), to that other."""
-    tied = tied_names(tensors)
-    in_storage: dict[int, list[tuple[int, int, str]]] = {}
-    for name, tensor in tensors.items():
-        if tensor.layout == torch.strided and tensor.numel() and name not in tied:
-            start = int(tensor.storage_offset())
-            in_storage.setdefault(storage_address(tensor), []).append((start, start + _extent(tensor), name))
     result: dict[str, str] = {}
-    for spans in in_storage.values():
-        # In order of where they start, each against the one that reaches furthest so far.
-        (_, reach, furthest), *others = sorted(spans)
-        for start, end, name in others:
-            if start < reach:
-                result[name] = furthest
-                result.setdefault(furthest, name)
-            if end > reach:
-                reach, furthest = end, name
+    for names in _in_one_storage(tensors):
+        if tensors[names[0]].layout == torch.strided:
+            first_of = {_place(tensors[name]): name for name in reversed(names)}
+            _note_overlaps([_span(name, tensors[name]) for name in first_of.values()], result)
     return result
+
+
+def _note_overlaps(spans: list[tuple[int, int, str]], result: dict[str, str]) -> None:
+    # In order of where they start, each against the one that reaches furthest so far.
+    (_, reach, furthest), *others = sorted(spans)
+    for start, end, name in others:
+        if start < reach:
+            result[name] = furthest
+            result.setdefault(furthest, name)
+        if end > reach:
+            reach, furthest = end, name
+
+
+def _in_one_storage(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """The names in every storage that holds several tensors; of those without strides, in every object."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel():
+            key = storage_address(tensor) if tensor.layout == torch.strided else id(tensor)
+            names.setdefault(key, []).append(name)
+    return [together for together in names.values() if len(together) > 1]
 
 
 def _place(tensor: torch.Tensor) -> Hashable:
@@ -60,5 +85,7 @@ def storage_address(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _extent(tensor: torch.Tensor) -> int:
-    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+def _span(name: str, tensor: torch.Tensor) -> tuple[int, int, str]:
+    start = int(tensor.storage_offset())
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + extent, name

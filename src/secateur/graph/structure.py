@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from secateur.errors import TraceError, warn
+from secateur.graph.walk import named_modules, parameters_in
 
 _REMEDY = "build all of it in __init__, or run the model once first if only its first run does that"
 
@@ -26,7 +27,7 @@ def structure_unchanged(model: nn.Module) -> Iterator[None]:
 
     Linear in the number of modules.
     """
-    before = [(path, module, dict(module._modules), dict(module._parameters)) for path, module in model.named_modules()]
+    before = [(path, module, dict(module._modules), dict(module._parameters)) for path, module in named_modules(model)]
     yield
     for path, module, modules, parameters in before:
         for what, old, new in (("submodule", modules, module._modules), ("parameter", parameters, module._parameters)):
@@ -54,7 +55,7 @@ def _change(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, 
 @contextmanager
 def warning_of_changed_parameters(model: nn.Module) -> Iterator[None]:
     """Warn of parameters whose values change meanwhile, as those of an embedding with a largest norm do."""
-    before = [(p, _version(p)) for p in model.parameters()]
+    before = [(p, _version(p)) for p in parameters_in(model)]
     yield
     changed = {id(p) for p, version in before if _version(p) != version}
     if changed:

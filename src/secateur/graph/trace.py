@@ -28,17 +28,21 @@ from secateur.graph.granularity import (
     whole_where_chosen,
 )
 from secateur.graph.graph import DependencyGraph
+from secateur.graph.kernels import plain_kernels
+from secateur.graph.operators import is_plain
 from secateur.graph.outsiders import warning_of_outsiders
 from secateur.graph.randomness import same_randomness
+from secateur.graph.record import Trace
 from secateur.graph.refusals import check_model
 from secateur.graph.run_failure import advice
 from secateur.graph.sharing import warn_of_sharing
 from secateur.graph.sizes import SizeMode
 from secateur.graph.solve import Solution, solve
-from secateur.graph.storage import named_tensors
+from secateur.graph.storage import named_buffers, named_tensors
 from secateur.graph.structure import structure_unchanged, warning_of_changed_parameters
-from secateur.graph.tracer import Trace, Tracer, WholeAt, plain_kernels
+from secateur.graph.tracer import Tracer, WholeAt
 from secateur.graph.unreached import Unreached, settle_unreached
+from secateur.graph.walk import named_modules
 
 
 def trace(
@@ -92,7 +96,7 @@ def trace(
     warn_of_sharing(model)
     owners = component_map(model, components)
     protected = _protected(model, protect)
-    chosen = chosen_granularity(granularity, (path for path, _ in model.named_modules()))
+    chosen = chosen_granularity(granularity, (path for path, _ in named_modules(model)))
     run_again = partial(_analysed, model, entry_point, owners, protected)
     with warning_of_outsiders(model), warning_of_changed_parameters(model):
         found = run_again(whole_where_chosen(chosen))
@@ -172,29 +176,31 @@ def _left_alone(model: nn.Module, inputs: list[torch.Tensor]) -> Iterator[None]:
 
     So hidden state that the model keeps between calls is the same before every run, and nothing of a run stays behind.
     """
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    given = [(tensor, tensor.detach().clone(), _version(tensor)) for tensor in inputs]
+    tensors = {id(tensor): tensor for tensor in (*named_buffers(model).values(), *inputs)}
+    values = [(tensor, tensor.detach().clone(), _version(tensor)) for tensor in tensors.values()]
     try:
         with attributes_kept(model):
             yield
     finally:
-        # An input that was not written to may be one that can't be: an expanded tensor, say.
-        written = [(tensor, value) for tensor, value, version in given if _is_written(tensor, value, version)]
-        for tensor, value in (*buffers, *written):
-            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-                tensor.copy_(value)
+        for tensor, value, version in values:
+            # One that was not written to may be one that can't be: an expanded tensor, say.
+            if _is_written(tensor, value, version):
+                with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                    tensor.copy_(value)
 
 
 def _version(tensor: torch.Tensor) -> int | None:
-    """How often a tensor was written to; None where torch doesn't count."""
+    """How often a tensor was written to, but for what goes by its ``data``; None where torch doesn't count."""
     return None if tensor.is_inference() or torch.is_inference_mode_enabled() else tensor._version
 
 
 def _is_written(tensor: torch.Tensor, value: torch.Tensor, version: int | None) -> bool:
     """Whether a tensor was written to since it had this value and version."""
-    if version is not None:
-        return version != tensor._version
-    return not tensor.is_meta and not torch.equal(tensor, value)
+    if version != _version(tensor):
+        return True
+    # Whose values can't be compared are those without any, and of other kinds: fake, sparse, quantised.
+    comparable = is_plain([tensor]) and tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
+    return comparable and not torch.equal(tensor, value)
 
 
 @contextmanager

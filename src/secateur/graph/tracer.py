@@ -7,37 +7,30 @@ and gives. Nothing of either stays behind.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cache
-from operator import itemgetter
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode_temporarily
 
-from secateur.graph.attributes import paths_of_modules
 from secateur.graph.by_tensor import ByTensor
 from secateur.graph.components import ComponentMap
 from secateur.graph.dispatch import EagerDispatchMode
-from secateur.graph.entry_point import call_forward
-from secateur.graph.labels import Factor, Factors, Facts, Labels
-from secateur.graph.own_sizes import keeps_its_sizes
-from secateur.graph.rules import Extents, OpCall, find_rule
-from secateur.graph.rules.contraction import ATTENTION
+from secateur.graph.labels import Factor, Factors, Labels
+from secateur.graph.operators import Operator, flat_tensors, is_plain, operator_of, why_unfollowed
+from secateur.graph.record import AxisLabels, Trace
+from secateur.graph.rules import OpCall, find_rule
+from secateur.graph.rules.contraction import ATTENTION, WHOLE
 from secateur.graph.rules.homogeneous import is_homogeneous
+from secateur.graph.running import RunningModules
 from secateur.graph.storage import named_tensors, overlapping_names, tied_names
 
-# In-place operators that change the shape they are called on, and those of them that also change what is in it.
-_RESHAPING = frozenset(f"aten.{name}_" for name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes"))
-_RESIZING = frozenset(f"aten.{name}_" for name in ("resize", "resize_as", "set", "as_strided"))
-_OWN_FOLDER = str(Path(__file__).parent)
-_TORCH_FOLDER = str(Path(torch.__file__).parent)
+# In-place operators that change both the shape they are called on and what is in it.
+_RESIZING = frozenset(f"aten.{name}_" for name in ("resize", "resize_as", "set"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,55 +59,8 @@ class State:
 _UNKNOWN = State(())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AxisLabels:
-    """The labels of one axis of one parameter or buffer."""
-
-    parameter: str
-    axis: int
-    labels: Labels
-
-
 WholeAt = Callable[[str], bool]
 """Whether whole blocks leave where the code, at this place, splits an axis into blocks."""
-
-Step = tuple[str, str, tuple[torch.Size, ...]]
-"""Of one operator: its name, where it ran, and the shapes of its outputs."""
-
-
-@dataclass(slots=True)
-class Trace:
-    """Everything one run taught: raw material for the graph."""
-
-    facts: Facts = field(default_factory=Facts)
-    axes: list[AxisLabels] = field(default_factory=list)
-    tied: dict[str, str] = field(default_factory=dict)
-    macs: list[tuple[int, Extents]] = field(default_factory=list)
-    consumed: list[Labels] = field(default_factory=list)
-    produced: list[Labels] = field(default_factory=list)
-    derived: list[tuple[Labels, Labels]] = field(default_factory=list)
-    """Labels that meet where a weight is made from weights: what consumes one consumes the other."""
-    summed: list[Labels] = field(default_factory=list)
-    """Labels summed over by anything but an attention's product of queries and keys."""
-    counted: list[tuple[str, Labels]] = field(default_factory=list)
-    """Attributes of torch's own modules, by dotted path, and the labels that they count."""
-    flows: dict[tuple[int, int], None] = field(default_factory=dict)
-    reached: set[str] = field(default_factory=set)
-    missing_rules: dict[str, None] = field(default_factory=dict)
-    mixed_in_use: int = 0
-    """Bit set of the mixing operations whose results are used; attention weights are often computed and dropped."""
-    aliases: dict[str, dict[str, None]] = field(default_factory=dict)
-    """Paths of attributes, lists and dictionaries, to other paths that lead to the same ones."""
-    followers: dict[str, str] = field(default_factory=dict)
-    """Dotted paths of modules that aren't reached, to those of the modules whose channels they follow."""
-    splits: dict[str, list[Labels]] = field(default_factory=dict)
-    """Places where an axis is split into blocks that could leave whole, and what is split there."""
-    whole: dict[str, None] = field(default_factory=dict)
-    """Places where whole blocks leave, though indices inside them could."""
-    dtypes: set[torch.dtype] = field(default_factory=set)
-    """Floating-point types in which operators with labels gave their results."""
-    steps: list[Step] = field(default_factory=list)
-    """The operators with labels that ran: by these, two runs can be told apart."""
 
 
 class Tracer(EagerDispatchMode):
@@ -137,8 +83,7 @@ class Tracer(EagerDispatchMode):
         self._counted: dict[str, Labels] = {}
         self._components = components
         self._states: ByTensor[State] = ByTensor()
-        self._paths = paths_of_modules(model)
-        self._stack: list[nn.Module] = []
+        self._modules = RunningModules(model, components)
         self._label_parameters(model)
 
     # --- parameters -------------------------------------------------------------------------------------------------
@@ -186,7 +131,8 @@ class Tracer(EagerDispatchMode):
 
     def labels_of(self, tensor: torch.Tensor) -> Factors:
         """The labels of a tensor."""
-        return self.state(tensor).factors
+        found = self._states.get(tensor)
+        return self.state(tensor).factors if found is None else found.factors
 
     def is_weight(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor was made from parameters and buffers alone."""
@@ -235,58 +181,103 @@ class Tracer(EagerDispatchMode):
         yield self._counted
 
     @property
-    def running(self) -> Sequence[nn.Module]:
-        """The modules whose forwards are running, the innermost last."""
-        return self._stack
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The innermost module whose forward is running."""
-        return self._stack[-1] if self._stack else None
-
-    @property
     def module_path(self) -> str:
-        """Dotted path of the innermost module that is part of the model."""
-        return next((self._paths[id(m)] for m in reversed(self._stack) if id(m) in self._paths), "")
+        """Dotted path of the innermost module that is part of the model and whose forward is running."""
+        return self._modules.innermost.path
 
     @property
     def in_own_sizes(self) -> bool:
         """Whether code is running whose integers surgery keeps true: torch.nn's own, or a registered module's."""
-        module = self.module
-        return module is not None and id(module) in self._paths and keeps_its_sizes(module)
+        return self._modules.innermost.keeps_its_sizes
+
+    def where(self) -> str:
+        """Module path and source line of the user's code that is running, as far as there are any."""
+        return self._modules.where()
+
+    @contextmanager
+    def watching_modules(self) -> Iterator[None]:
+        """Know which module's forward is running, while the context lasts."""
+        with self._modules.watched():
+            yield
 
     # --- operators --------------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        operator = _operator(func)
+        operator = operator_of(func)
         if operator.is_prim:
             # Of a fake tensor, that it has a device is told as an operator.
             return func(*args, **kwargs)
-        given = _flat_tensors((*args, *kwargs.values()))
-        reason = _why_unfollowed(given)
+        given = flat_tensors((*args, *kwargs.values()) if kwargs else args)
+        reason = why_unfollowed(given)
         if reason is not None:
             result = func(*args, **kwargs)
             self._leave_alone(given, operator.name, reason)
             return result
-        if operator.is_composite:
+        if operator.is_composite and operator.name not in WHOLE:
             # Under inference mode the dispatcher hands composite operators over whole.
             with self:
                 return func.decompose(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            args_before = self._before_reshape(operator, args)
-            result = self.execute(func, args, kwargs)
-            outputs = _flat_tensors((result,))
+            if operator.reshapes:
+                args = (self._before_reshape(args[0]), *args[1:])
+                result = self.execute(func, (given[0], *args[1:]), kwargs)
+                given = [args[0], *given[1:]]
+            else:
+                result = self.execute(func, args, kwargs)
             self.following = True
-            reason = _why_unfollowed(outputs)
-            call = None if reason is not None else self._call(operator, args_before, kwargs, outputs)
-            if reason is not None:
-                self._leave_alone(given, operator.name, reason)
-            elif call is not None:
-                result = self._follow(call, operator, func, args, kwargs, result)
-                self.trace.dtypes.update([t.dtype for t in call.outputs if t.is_floating_point()])
-                self.trace.steps.append((call.name, sys.intern(call.where), tuple([t.shape for t in call.outputs])))
+            result = self._understand(operator, func, args, kwargs, given, result)
             self.following = False
+        return result
+
+    def run_whole(self, func: Any, *args: Any) -> Any:
+        """Run an operator that torch composes of others by the rule that it has as a whole: fewer steps to follow.
+
+        Where its parts must be seen (gradients are taken, ``torch.vmap``, tensors of other classes), they are.
+        """
+        followed = _get_current_dispatch_mode() is self and not torch.is_grad_enabled()
+        if not followed or torch._C._functorch.peek_interpreter_stack() is not None or not is_plain(args):
+            return func(*args)
+        with _pop_mode_temporarily():
+            return self.__torch_dispatch__(func, (), args)
+
+    def _understand(
+        self, operator: Operator, func: Any, args: Any, kwargs: Any, given: list[torch.Tensor], result: Any
+    ) -> Any:
+        """Follow an operator that has run; the result to go on with."""
+        outputs = flat_tensors((result,))
+        reason = why_unfollowed(outputs)
+        if reason is not None:
+            self._leave_alone(given, operator.name, reason)
+            return result
+        known = [self.state(tensor) for tensor in given]
+        self.trace.reached.update([state.owner for state in known if state.owner is not None])
+        if not outputs:
+            # The code reads a value (``item()``): what it depends on is in use.
+            for state in known:
+                self.trace.mixed_in_use |= state.mixed
+                self._use_positions(state, f"{operator.name} in {self.where()}")
+            return result
+        follows = self.resizable or self.flexible or (self.expanding and operator.name == "aten.expand")
+        if not follows and all(state is _UNKNOWN for state in known):
+            return result
+        call = OpCall(
+            name=operator.name,
+            arguments=operator.named(args, kwargs),
+            outputs=tuple(outputs),
+            labels_of=self.labels_of,
+            is_weight=self.is_weight,
+            scales=self.scales,
+            facts=self.facts,
+            where=self._modules.where(),
+            flexible=self.flexible,
+            sized=self.sized,
+            resizable=self.resizable or self.in_own_sizes,
+            given=tuple(given),
+        )
+        result = self._follow(call, operator, func, args, kwargs, known, result)
+        self.trace.dtypes.update([t.dtype for t in call.outputs if t.is_floating_point()])
+        self.trace.steps.append((call.name, call.where, tuple([t.shape for t in call.outputs])))
         return result
 
     def _leave_alone(self, tensors: list[torch.Tensor], operator: str, reason: str) -> None:
@@ -297,49 +288,19 @@ class Tracer(EagerDispatchMode):
             for factor in self.labels_of(tensor):
                 self.facts.fix(factor.labels, f"{reason} ({operator} in {self.where()})")
 
-    def _before_reshape(self, operator: _Operator, args: Any) -> Any:
-        """The arguments; of an in-place reshape, with the tensor's old shape, which is gone once it has run."""
-        if operator.name not in _RESHAPING:
-            return args
-        before = args[0].detach()
-        self._states[before] = self.state(args[0])
-        return (before, *args[1:])
+    def _before_reshape(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What an in-place reshape is called on, as it is before: its old shape is gone once that has run."""
+        before = tensor.detach()
+        self._states[before] = self.state(tensor)
+        return before
 
     def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run the operator itself."""
         return func(*args, **kwargs)
 
-    def _call(self, operator: _Operator, args: Any, kwargs: Any, outputs: list[torch.Tensor]) -> OpCall | None:
-        """The call as rules see it; None if nothing that goes in carries labels."""
-        arguments = {**operator.defaults, **dict(zip(operator.arguments, args, strict=False)), **kwargs}
-        call = OpCall(
-            name=operator.name,
-            arguments=arguments,
-            outputs=tuple(outputs),
-            labels_of=self.labels_of,
-            is_weight=self.is_weight,
-            scales=self.scales,
-            facts=self.facts,
-            where="",
-            flexible=self.flexible,
-            sized=self.sized,
-            resizable=self.resizable or self.in_own_sizes,
-        )
-        known = self._known(call)
-        self.trace.reached.update([state.owner for state in known if state.owner is not None])
-        if not call.outputs:
-            # The code reads a value (``item()``): what it depends on is in use.
-            for state in known:
-                self.trace.mixed_in_use |= state.mixed
-                self._use_positions(state, f"{call.name} in {self.where()}")
-            return None
-        follows = self.resizable or self.flexible or (self.expanding and call.name == "aten.expand")
-        if not follows and all(state is _UNKNOWN for state in known):
-            return None
-        call.where = self.where()
-        return call
-
-    def _follow(self, call: OpCall, operator: _Operator, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    def _follow(
+        self, call: OpCall, operator: Operator, func: Any, args: Any, kwargs: Any, known: list[State], result: Any
+    ) -> Any:
         """Apply the call's rule; what it says becomes the outputs' state."""
         mutated = {id(call.arguments.get(name)) for name in operator.written} if operator.written else frozenset()
         rule = None if call.name in _RESIZING else find_rule(call.name)
@@ -349,9 +310,10 @@ class Tracer(EagerDispatchMode):
             outputs: list[Factors] = [() for _ in call.outputs]
         else:
             outputs = list(rule(call))
-            result = self.adjust(call, func, args, kwargs, result)
-            call.outputs = tuple(_flat_tensors((result,)))
-        known = self._known(call)
+            adjusted = self.adjust(call, func, args, kwargs, result)
+            if adjusted is not result:
+                result = adjusted
+                call.outputs = tuple(flat_tensors((result,)))
         component = self._component_of(call, known)
         weight, made_in = self._provenance(call, known, component)
         self._record(call, component)
@@ -362,7 +324,8 @@ class Tracer(EagerDispatchMode):
         mixed = (1 << len(self.facts.mixed)) - (1 << mixed_before)
         for state in known:
             mixed |= state.mixed
-            self._use_positions(state, call.site)
+            if state.positions:
+                self._use_positions(state, call.site)
         if mutated:
             # What is written through a view reaches its base, unseen from here.
             self.trace.mixed_in_use |= mixed
@@ -391,170 +354,38 @@ class Tracer(EagerDispatchMode):
                 self.facts.fix(factor.labels, f"no rule for {call.name} in {call.where}")
 
     def _record(self, call: OpCall, component: int | None) -> None:
-        self.trace.macs.extend((component or 0, extents) for extents in call.macs)
+        self.trace.macs.extend([(component or 0, extents) for extents in call.macs])
         self.trace.consumed.extend(call.consumed)
-        if call.name.removeprefix("aten.") not in ATTENTION:
-            self.trace.summed.extend(mask.factor.labels for mask in call.masked)
-        self._counted.update(call.counted)
-        if call.counted and self.in_own_sizes:
-            for name, labels in call.counted.items():
-                self.count_by(name, labels)
-
-    def _known(self, call: OpCall) -> list[State]:
-        """What is known of each tensor that goes in."""
-        return [self.state(tensor) for tensor in call.tensors()]
+        if call.masked and call.name.removeprefix("aten.") not in ATTENTION:
+            self.trace.summed.extend([mask.factor.labels for mask in call.masked])
+        if call.counted:
+            self._counted.update(call.counted)
+            if self.in_own_sizes:
+                for name, labels in call.counted.items():
+                    self.count_by(name, labels)
 
     def _component_of(self, call: OpCall, known: list[State]) -> int | None:
         """The component of the parameter used (a weight before a bias), else of the code that runs; None for glue."""
-        weights = [(t.dim(), s.made_in) for t, s in zip(call.tensors(), known, strict=True) if s.weight and s.made_in]
-        if weights:
-            return max(weights, key=itemgetter(0))[1].bit_length() - 1
-        for module in reversed(self._stack):
-            path = self._paths.get(id(module))
-            if path:
-                return self._components.of(path)
-        return None
+        made_in, most = 0, -1
+        for tensor, state in zip(call.tensors(), known, strict=True):
+            if state.weight and state.made_in and tensor.dim() > most:
+                made_in, most = state.made_in, tensor.dim()
+        return made_in.bit_length() - 1 if made_in else self._modules.innermost.component
 
     def _provenance(self, call: OpCall, known: list[State], component: int | None) -> tuple[bool, int]:
         # A product of weights is a weight (of low rank); a layer applied to a parameter makes activations.
-        layer = call.macs and len(known) > 2
-        weight = not layer and all(s.weight or t.dim() == 0 for t, s in zip(call.tensors(), known, strict=True))
+        weight = not (call.macs and len(known) > 2)
         sources = 0
-        for state in known:
+        for tensor, state in zip(call.tensors(), known, strict=True):
             if not state.weight:
                 sources |= state.made_in
+                weight = weight and tensor.dim() == 0
         if component is None:
             return weight, sources
-        for source in _bits(sources & ~(1 << component)):
-            self.trace.flows[(source, component)] = None
+        others = sources & ~(1 << component)
+        if others:
+            self.trace.flows.update(dict.fromkeys((source, component) for source in _bits(others)))
         return weight, 1 << component
-
-    def where(self) -> str:
-        """Module path and source line of the user's code that is running, as far as there are any."""
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and _users_file(frame.f_code.co_filename) is None:
-            # Below the call of the model's forward there is only what called Secateur.
-            frame = frame.f_back if frame.f_code is not call_forward.__code__ else None
-        path = self.module_path
-        if frame is None:
-            return path or "the entry point"
-        place = f"{_users_file(frame.f_code.co_filename)}:{frame.f_lineno}"
-        return f"{path} at {place}" if path else place
-
-    # --- running ----------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def watching_modules(self) -> Iterator[None]:
-        """Know which module's forward is running, while the context lasts."""
-
-        def enter(module: nn.Module, args: Any) -> None:
-            self._stack.append(module)
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            while self._stack and self._stack.pop() is not module:
-                # A forward that raised and was caught left its modules behind.
-                continue
-
-        with ExitStack() as stack:
-            for register, hook in (
-                (nn.modules.module.register_module_forward_pre_hook, enter),
-                (nn.modules.module.register_module_forward_hook, leave),
-            ):
-                stack.callback(register(hook).remove)
-            yield
-
-
-@cache
-def _users_file(path: str) -> str | None:
-    """A file's name; None if its code is not the user's: ours, torch's, or that of einops, which only calls torch."""
-    file = Path(path)
-    return None if path.startswith((_OWN_FOLDER, _TORCH_FOLDER)) or file.parent.name == "einops" else file.name
-
-
-@contextmanager
-def plain_kernels() -> Iterator[None]:
-    """No gradients, and none of the paths that hide structure: cuDNN, fast attention, compiled code."""
-    cudnn = torch.backends.cudnn.enabled
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    # Only what has been compiled can run so; asking otherwise imports the compiler, which takes seconds.
-    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with torch.no_grad(), eager:
-        torch.backends.cudnn.enabled = False
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.enabled = cudnn
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-@contextmanager
-def without_mkldnn() -> Iterator[None]:
-    """No mkldnn, to which a recurrent layer is a single operator; convolutions are transparent, and faster, with it."""
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Operator:
-    """What is always the same of an operator: looking it up anew at every call takes longer than the call.
-
-    Attributes:
-        name: without its overload.
-        arguments: names of all arguments.
-        defaults: values of those that have one.
-        written: names of those that it writes to without changing their shape.
-        is_prim: whether it is one of the interpreter's own, not an operator on tensors.
-        is_composite: whether it is composed of others.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    defaults: dict[str, Any]
-    written: tuple[str, ...]
-    is_prim: bool
-    is_composite: bool
-
-
-@cache
-def _operator(func: Any) -> _Operator:
-    name, arguments = str(func.overloadpacket), func._schema.arguments
-    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
-    is_prim = func.namespace == "prim"
-    key = "CompositeImplicitAutograd"
-    return _Operator(
-        name=name,
-        arguments=tuple(a.name for a in arguments),
-        defaults={a.name: a.default_value for a in arguments if a.has_default_value()},
-        written=() if name in _RESHAPING else tuple(written),
-        is_prim=is_prim,
-        is_composite=not is_prim and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key),
-    )
-
-
-def _flat_tensors(items: Iterable[Any]) -> list[torch.Tensor]:
-    """The tensors among items, and in tuples and lists among them."""
-    found: list[torch.Tensor] = []
-    for item in items:
-        if isinstance(item, torch.Tensor):
-            found.append(item)
-        elif isinstance(item, (tuple, list)) and item and type(item[0]) is not int:
-            found.extend(_flat_tensors(item))
-    return found
-
-
-def _why_unfollowed(tensors: list[torch.Tensor]) -> str | None:
-    """Why the indices of one of these tensors aren't followed, if there is one that isn't plain."""
-    for tensor in tensors:
-        if tensor.is_nested:
-            return "a nested tensor, whose indices aren't followed; pad it while pruning"
-        if hasattr(type(tensor), "__tensor_flatten__"):
-            return f"a tensor of class {type(tensor).__name__}, whose indices aren't followed; trace with plain tensors"
-    return None
 
 
 def _without(factors: Factors, dim: int) -> Factors:

@@ -21,8 +21,8 @@ from torch import nn
 from secateur.graph.copy_names import Kinship, is_marked, kinship
 from secateur.graph.labels import Labels
 from secateur.graph.parts import Parts, Size, joined
+from secateur.graph.record import AxisLabels, Trace
 from secateur.graph.solve import connected
-from secateur.graph.tracer import AxisLabels, Trace
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 

@@ -18,9 +18,9 @@ from torch import nn
 from secateur.graph.expression import Count
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.groups import Role
-from secateur.graph.labels import NONE, Labels
+from secateur.graph.labels import Labels
 from secateur.graph.parts import Parts, upwards
-from secateur.graph.tracer import AxisLabels, Trace
+from secateur.graph.record import AxisLabels, Trace
 from secateur.graph.twins import Twin, Twins
 
 _REASON = "not reached by the entry point"
@@ -101,10 +101,10 @@ def _touched(trace: Trace) -> NDArray[np.bool_]:
 
 
 def _flagged(arrays: Iterable[Labels], size: int) -> NDArray[np.bool_]:
-    flags = np.zeros(size, dtype=bool)
-    for labels in arrays:
-        flags[labels[labels != NONE]] = True
-    return flags
+    flags = np.zeros(size + 1, dtype=bool)  # NONE, which is -1, is the last
+    for labels in {id(labels): labels for labels in arrays}.values():
+        flags[labels] = True
+    return flags[:-1]
 
 
 class _Settling:

@@ -15,8 +15,8 @@ from secateur.errors import PlanError
 from secateur.graph.cost import FloatArray, IntArray
 from secateur.graph.entry_point import EntryPoint
 from secateur.graph.groups import Consumer
+from secateur.graph.record import Step
 from secateur.graph.storage import named_tensors, tied_names
-from secateur.graph.tracer import Step
 from secateur.plan.format import fields_from_data, to_data
 
 _SHOWN_DIFFERENCES = 3

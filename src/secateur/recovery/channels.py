@@ -18,9 +18,10 @@ from torch import Tensor
 from secateur.calibration.runs import Run
 from secateur.graph.components import ComponentMap
 from secateur.graph.labels import NONE, Factor, Factors
+from secateur.graph.record import Trace
 from secateur.graph.solve import solve
 from secateur.graph.trace import run_traced
-from secateur.graph.tracer import Trace, Tracer
+from secateur.graph.tracer import Tracer
 from secateur.plan import PruningPlan
 from secateur.recovery.observer import Observer
 

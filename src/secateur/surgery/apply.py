@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from secateur.errors import PlanError
-from secateur.graph.attributes import kept_activations
 from secateur.graph.collector import collector_paused
 from secateur.plan import PruningPlan, named_tensors
 from secateur.surgery.attributes import check_attributes, update_attributes
 from secateur.surgery.computed_weights import compute_again, computed_weights
+from secateur.surgery.copying import deep_copy
 from secateur.surgery.optimizer import carried_states, carry_over, optimizers_in
 from secateur.surgery.parameters import Replacement, made_like, put_in_place, replacements
 
@@ -77,13 +76,10 @@ def _copy_with(
     """
     # A deep copy takes what its memo holds instead of copying: so no dense tensor is copied, and ties stay.
     memo: dict[int, Any] = {id(optimizer): optimizer for optimizer in moved} | computed_weights(model)
-    for tensor in kept_activations(model):
-        # Torch copies no tensor that has a gradient's history; what a run has left behind goes along without it.
-        memo[id(tensor)] = tensor.detach().clone()
     try:
         for replacement in replaced:
             memo[id(replacement.dense)] = made_like(replacement, memo)
-        return copy.deepcopy(model, memo), memo
+        return deep_copy(model, memo), memo
     except (RuntimeError, TypeError) as error:
         raise PlanError(
             f"this {type(model).__name__} can't be copied ({error}); apply the plan with inplace=True, or detach "

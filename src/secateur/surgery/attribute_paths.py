@@ -28,6 +28,9 @@ def parse(modules: Mapping[str, nn.Module], path: str) -> tuple[nn.Module, list[
     Raises:
         PlanError: it is no path to an attribute of a module.
     """
+    holder, _, name = path.rpartition(".")
+    if name and "[" not in path and "]" not in path and holder in modules and path not in modules:
+        return modules[holder], [name]  # as nearly all are
     steps: list[Step] = []
     end = 0
     while end < len(path):

@@ -10,6 +10,7 @@ from torch import nn
 
 from secateur.errors import PlanError
 from secateur.graph.own_sizes import registered_update
+from secateur.graph.walk import modules_in, named_modules
 from secateur.surgery import attribute_paths
 
 _PARAMETRIZATIONS = ".parametrizations."
@@ -26,7 +27,7 @@ def check_attributes(model: nn.Module, attributes: Mapping[str, int]) -> None:
     Raises:
         PlanError: a module or attribute is missing, isn't a whole number, or can't be set.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(named_modules(model, all_names=True))
     for key in attributes:
         module, steps = attribute_paths.parse(modules, key)
         value: Any = module
@@ -50,7 +51,7 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
             configuration) are copied before they are changed for one.
         shrunk: names of the parameters and buffers that became smaller.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(named_modules(model, all_names=True))
     copies: attribute_paths.Copies = {}
     for key, value in attributes.items():
         attribute_paths.put(*attribute_paths.parse(modules, key), value, copies)
@@ -65,13 +66,15 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode: reading a parametrised weight in training may change it (a spectral norm's power iteration)."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # Not by eval(), which a class may define otherwise.
+    flags = [(vars(module), module.training) for module in modules_in(model)]
+    for attributes, _ in flags:
+        attributes["training"] = False
     try:
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for attributes, training in flags:
+            attributes["training"] = training
 
 
 def _owners(names: Iterable[str]) -> set[str]:

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from secateur.graph.walk import modules_in
+
 _Hook = WeightNorm | SpectralNorm
 
 
@@ -31,7 +33,7 @@ def compute_again(model: nn.Module) -> None:
 def _hooks(model: nn.Module) -> list[tuple[nn.Module, Any]]:
     return [
         (module, hook)
-        for module in model.modules()
+        for module in modules_in(model)
         for hook in module._forward_pre_hooks.values()
         if isinstance(hook, _Hook)
     ]

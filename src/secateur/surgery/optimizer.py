@@ -12,6 +12,7 @@ from torch import nn
 from secateur.errors import PlanError
 from secateur.graph.cost import IntArray
 from secateur.graph.entry_point import tensors_in
+from secateur.graph.walk import modules_in, parameters_in
 from secateur.plan import PruningPlan
 from secateur.surgery.parameters import kept_copy
 
@@ -31,13 +32,13 @@ class CarriedState:
 
 def optimizers_in(model: nn.Module) -> list[torch.optim.Optimizer]:
     """The optimisers that modules of a model keep as attributes and that hold some of its parameters."""
-    parameters = {id(p) for p in model.parameters()}
     found = {
         id(value): value
-        for module in model.modules()
+        for module in modules_in(model)
         for value in vars(module).values()
         if isinstance(value, torch.optim.Optimizer)
     }
+    parameters = {id(p) for p in parameters_in(model)} if found else set()
     return [o for o in found.values() if any(id(p) in parameters for g in o.param_groups for p in g["params"])]
 
 

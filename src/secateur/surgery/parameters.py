@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from secateur.graph.cost import FloatArray, IntArray
 from secateur.plan import PruningPlan, named_tensors
+from secateur.surgery.copying import deep_copy
 
 _MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -81,7 +81,7 @@ def made_like(replacement: Replacement, memo: dict[int, Any]) -> torch.Tensor:
     """
     dense = replacement.dense
     made: torch.Tensor = torch.Tensor._make_subclass(type(dense), replacement.data, dense.requires_grad)
-    made.__dict__.update(copy.deepcopy(vars(dense), memo))
+    vars(made).update(deep_copy(vars(dense), memo) if vars(dense) else {})
     made.grad = replacement.grad
     return made
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.graph.oracle import ALL, Case
-from tests.graph.rule_cases.inputs import aten
+from tests.graph.rule_cases.inputs import aten, whole
 
 PRODUCTS = [
     Case("mm", torch.mm, [(2, 3), (3, 4)]),
@@ -18,6 +18,11 @@ PRODUCTS = [
     Case("dot", torch.dot, [(3,), (3,)], macs=3),
     Case("vdot", torch.vdot, [(3,), (3,)], macs=3),
     Case("addmm", lambda x, w, b: F.linear(x, w, b), [(2, 3), (4, 3), (4,)], "linear"),
+    Case("linear", whole(F.linear), [(2, 3), (4, 3), (4,)], "as a whole"),
+    Case("linear", whole(F.linear), [(3, 5, 2), (4, 2), (4,)], "as a whole, of three dimensions"),
+    Case("linear", whole(F.linear), [(2, 3, 1, 3), (4, 3)], "as a whole, without bias"),
+    Case("linear", whole(F.linear), [(3,), (4, 3), (4,)], "as a whole, of one row"),
+    Case("linear", whole(F.linear), [(2, 3), (3,)], "as a whole, by a vector", macs=6),
     Case("addmm", torch.addmm, [(2, 4), (2, 3), (3, 4)]),
     Case("addmm", torch.addmm, [(2, 1), (2, 3), (3, 4)], "broadcast"),
     Case("_addmm_activation", lambda b, x, w: aten._addmm_activation(b, x, w), [(4,), (2, 3), (3, 4)], macs=24),
@@ -29,6 +34,7 @@ PRODUCTS = [
     Case("_trilinear", lambda x, y, w: F.bilinear(x, y, w), [(2, 3), (2, 4), (5, 3, 4)], macs=2 * 3 * 4 * 5),
     Case("_cdist_forward", torch.cdist, [(2, 3, 5), (2, 4, 5)], macs=0),
     Case("_cdist_forward", lambda x, y: torch.cdist(x, y, 1), [(2, 3, 5), (4, 5)], "p = 1, broadcast", macs=0),
+    Case("_euclidean_dist", torch.cdist, [(2, 30, 5), (2, 4, 5)], "many rows", macs=0),
 ]
 
 

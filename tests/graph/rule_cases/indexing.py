@@ -99,6 +99,17 @@ INDEXING = [
         resizable=True,
     ),
     Case("as_strided", lambda x: x.as_strided(x.shape, x.stride()), [X], "itself", resizable=True),
+    Case("as_strided", lambda x: x.as_strided(x.shape, x.stride()), [X], "itself, by numbers", pinned=BOTH),
+    Case(
+        "as_strided",
+        lambda x: x.as_strided((x.shape[2], 4, 2, x.shape[0]), (1, x.stride(1), x.stride(1), x.stride(0))),
+        [(2, 5, 3)],
+        "named by the caller",
+        pinned={(0, 1): ALL},
+        flexible=frozenset({0, 3}),
+    ),
+    Case("as_strided", lambda x: x.t().as_strided_(x.shape, x.stride()), [X], "in place", flexible=frozenset({0, 1})),
+    Case("as_strided", lambda x: torch.cos(x).as_strided_((2, 2), (4, 1)), [X], "in place, by numbers", pinned=BOTH),
     Case("as_strided_copy", lambda x: aten.as_strided_copy(x, (2, 2), (4, 1)), [X], pinned=BOTH),
     Case(
         "as_strided_scatter",

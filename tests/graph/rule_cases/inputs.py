@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,16 @@ def integers(*shape: int, high: int = 5) -> torch.Tensor:
 
 def bools(*shape: int) -> torch.Tensor:
     return normal(*shape, seed=6) > 0
+
+
+def whole(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function composed of others as one operator: so torch hands it over under inference mode."""
+
+    def run(*args: Any) -> Any:
+        with torch.inference_mode():
+            return function(*args)
+
+    return run
 
 
 aten: Any = torch.ops.aten

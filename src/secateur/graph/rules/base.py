@@ -8,9 +8,9 @@ never reach the tracer as themselves, so that they need none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -63,6 +63,7 @@ class OpCall:
         resizable: whether the operator's integer arguments are attributes of the module that calls it, so that surgery
             can change them.
         masked, macs, consumed, produced, counted: what the rule writes down beside labels.
+        given: the tensors among the arguments, flattened.
         positions: outputs, by number, that hold positions along these labels: once one is used, the labels must stay.
     """
 
@@ -83,7 +84,8 @@ class OpCall:
     produced: list[Labels] = field(default_factory=list)
     counted: dict[str, Labels] = field(default_factory=dict)
     positions: dict[int, Factors] = field(default_factory=dict)
-    _given: tuple[torch.Tensor, ...] | None = None
+    given: tuple[torch.Tensor, ...] = ()
+    _site: str = ""
 
     def __getitem__(self, argument: str) -> Any:
         return self.arguments[argument]
@@ -91,7 +93,9 @@ class OpCall:
     @property
     def site(self) -> str:
         """Operator and place, for reasons."""
-        return f"{self.name} in {self.where}"
+        if not self._site:
+            self._site = f"{self.name} in {self.where}"
+        return self._site
 
     @property
     def out(self) -> torch.Tensor:
@@ -100,9 +104,7 @@ class OpCall:
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """All tensor arguments, those in lists too."""
-        if self._given is None:
-            self._given = tuple(_tensors(self.arguments.values()))
-        return self._given
+        return self.given
 
     def factors(self, argument: str) -> Factors:
         """Labels of a tensor argument; none if it is not given."""
@@ -162,26 +164,22 @@ class OpCall:
 
         Letters that the output lacks are summed over: their labels end here. Extents, masks and roles are recorded.
         """
-        inputs, out = spec.split("->")
-        letters = "".join(dict.fromkeys(inputs.replace(",", "")))
-        joint = {letter: i for i, letter in enumerate(letters)}
-        places = [[joint[letter] for letter in term] for term in inputs.split(",")]
-        sizes = [1] * len(letters)
+        einsum = _einsum(spec)
+        sizes = [1] * einsum.rank
         operands = []
-        for term, place in zip(terms, places, strict=True):
-            extents = [1] * len(letters)
+        for term, place in zip(terms, einsum.places, strict=True):
+            extents = [1] * einsum.rank
             for size, p in zip(term.shape, place, strict=True):
                 extents[p] = size
-                sizes[p] = sizes[p] if size == 1 else size
-            operands.append(Operand(tuple(f.moved(place) for f in term.factors), tuple(extents)))
+                if size != 1:
+                    sizes[p] = size
+            operands.append(Operand(tuple([f.moved(place) for f in term.factors]), tuple(extents)))
         factors = algebra.align(self.facts, operands, self.site)
-        gone = {joint[letter] for letter in letters if letter not in out}
-        remaining, summed = algebra.reduce(self.facts, factors, sorted(gone), self.site)
-        self._record_roles(terms, operands, gone)
-        self._record_masks(terms, places, summed)
+        remaining, summed = algebra.reduce(self.facts, factors, einsum.gone, self.site)
+        self._record_roles(terms, operands, einsum.gone)
+        self._record_masks(terms, einsum.places, summed)
         self.macs.append(extents_of((*remaining, *summed), sizes))
-        to = {joint[letter]: i for i, letter in enumerate(out)}
-        return tuple(f.moved(to) for f in remaining)
+        return tuple([f.moved(einsum.out) for f in remaining])
 
     def add_last(self, factors: Factors, bias: torch.Tensor | None) -> Factors:
         """Labels once ``bias`` is added, broadcast, to an output with these labels."""
@@ -192,19 +190,48 @@ class OpCall:
         added = Operand.broadcast(self.labels_of(bias), bias.shape, self.out.dim())
         return algebra.align(self.facts, [Operand(factors, tuple(self.out.shape)), added], self.site)
 
-    def _record_roles(self, terms: Sequence[Term], operands: Sequence[Operand], gone: set[int]) -> None:
+    def _record_roles(self, terms: Sequence[Term], operands: Sequence[Operand], gone: frozenset[int]) -> None:
         for term, operand in zip(terms, operands, strict=True):
             if term.tensor is not None and self.is_weight(term.tensor):
                 for factor in operand.factors:
-                    (self.consumed if set(factor.dims) & gone else self.produced).append(factor.labels)
+                    (self.produced if gone.isdisjoint(factor.dims) else self.consumed).append(factor.labels)
 
-    def _record_masks(self, terms: Sequence[Term], places: list[list[int]], summed: Factors) -> None:
+    def _record_masks(self, terms: Sequence[Term], places: Sequence[Sequence[int]], summed: Factors) -> None:
         for factor in summed:
             for term, place in zip(terms, places, strict=True):
                 if term.tensor is not None and set(factor.dims) <= set(place):
                     back = {p: d for d, p in enumerate(place)}
                     self.masked.append(Masked(term.tensor, factor.moved(back)))
                     break
+
+
+@dataclass(frozen=True, slots=True)
+class _Einsum:
+    """An einsum read: dimensions of the joint index space.
+
+    Attributes:
+        rank: how many there are.
+        places: of every operand's dimensions.
+        gone: those that are summed over.
+        out: of those that stay, to the output's dimensions.
+    """
+
+    rank: int
+    places: tuple[tuple[int, ...], ...]
+    gone: frozenset[int]
+    out: dict[int, int]
+
+
+@cache
+def _einsum(spec: str) -> _Einsum:
+    inputs, out = spec.split("->")
+    joint = {letter: i for i, letter in enumerate(dict.fromkeys(inputs.replace(",", "")))}
+    return _Einsum(
+        rank=len(joint),
+        places=tuple(tuple(joint[letter] for letter in term) for term in inputs.split(",")),
+        gone=frozenset(joint[letter] for letter in joint if letter not in out),
+        out={joint[letter]: i for i, letter in enumerate(out)},
+    )
 
 
 def extents_of(factors: Factors, sizes: Sequence[int]) -> Extents:
@@ -221,14 +248,6 @@ def extents_of(factors: Factors, sizes: Sequence[int]) -> Extents:
         if dim not in covered:
             constant *= size
     return Extents(constant, tuple(arrays))
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
 
 
 Rule = Callable[[OpCall], Sequence[Factors]]

@@ -38,7 +38,20 @@ for _name, (_spec, _operands, _added) in PRODUCTS.items():
     rule(_name, spec=_spec, operands=_operands, added=_added)(_product)
 
 
-@rule("_cdist_forward")
+WHOLE = frozenset({"aten.linear"})
+"""Operators that torch composes of others, and that are followed whole (``Tracer.run_whole``)."""
+
+
+@rule("linear")
+def linear(call: OpCall) -> Sequence[Factors]:
+    """A linear layer over any number of dimensions before the last."""
+    before = "abcdefghij"[: call["input"].dim() - 1]
+    made = "n" if call["weight"].dim() == 2 else ""
+    factors = call.contract(f"{before}k,{made}k->{before}{made}", call.term(call["input"]), call.term(call["weight"]))
+    return [call.add_last(factors, call["bias"])]
+
+
+@rule("_cdist_forward", "_euclidean_dist")
 def cdist(call: OpCall) -> Sequence[Factors]:
     """Distances between rows: indices that are zero in both add nothing."""
     x, y = call["x1"], call["x2"]

@@ -39,7 +39,7 @@ def is_homogeneous(call: OpCall, scales: Callable[[torch.Tensor], bool]) -> bool
     if operator in _FACTORS:
         first, *others = (call["self"], call["other"])
         return scales(first) and not any(isinstance(t, torch.Tensor) and call.labels_of(t) for t in others)
-    if operator in PRODUCTS or operator == "convolution":
+    if operator in PRODUCTS or operator in ("linear", "convolution"):
         *_, activations = sorted(tensors, key=call.is_weight, reverse=True)
         return not call.is_weight(activations) and sum(map(call.is_weight, tensors)) == len(tensors) - 1
     return False

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import lcm
 
 import numpy as np
+import torch
 
 from secateur.graph import algebra
 from secateur.graph.algebra import Operand
-from secateur.graph.labels import Counted, EqualCounts, Factor, Factors
+from secateur.graph.labels import Counted, EqualCounts, Factor, Factors, Facts
 from secateur.graph.rules.base import OpCall, rule
 
 
@@ -173,22 +174,29 @@ def unfold_backward(call: OpCall) -> Sequence[Factors]:
     return [call.fix_dims(call.factors("grad_in"), dims, "sliding windows put together")]
 
 
+BY_STRIDES = "addressed by raw strides"
+
+
 @rule("as_strided", "as_strided_copy")
 def as_strided(call: OpCall) -> Sequence[Factors]:
     """Raw strides: nothing is known of the result, so everything stays.
 
-    Where sizes and strides were read from the tensor (inside torch's own functions, for instance), the first and the
-    last dimensions that keep both pass.
+    Where sizes and strides are known to follow the tensor's, some dimensions pass: those that the code names, or,
+    inside torch's own functions, the first and the last that keep both.
     """
     source, out = call["self"], call.out
+    before, after = (list(zip(t.shape, t.stride(), strict=True)) for t in (source, out))
     to: dict[int, int] = {}
-    if call.resizable and source.storage_offset() == out.storage_offset():
-        before, after = (list(zip(t.shape, t.stride(), strict=True)) for t in (source, out))
+    if call.flexible is not None:
+        to = {before.index(after[dim]): dim for dim in call.flexible}
+    elif call.resizable and source.storage_offset() == out.storage_offset():
         first = _as_long(before, after)
         last = min(_as_long(before[::-1], after[::-1]), min(len(before), len(after)) - first)
         to = {d: d for d in range(first)} | {len(before) - d: len(after) - d for d in range(1, last + 1)}
+    else:
+        fix_memory(call.facts, call.labels_of, source, f"{BY_STRIDES} ({call.site})")
     changed = [d for d in range(source.dim()) if d not in to]
-    return [tuple(f.moved(to) for f in call.fix_dims(call.factors("self"), changed, "addressed by raw strides"))]
+    return [tuple(f.moved(to) for f in call.fix_dims(call.factors("self"), changed, BY_STRIDES))]
 
 
 def _as_long(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> int:
@@ -200,5 +208,19 @@ def _as_long(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> int
 @rule("as_strided_scatter")
 def as_strided_scatter(call: OpCall) -> Sequence[Factors]:
     """Values written to raw strides: everything stays."""
-    call.fix_all(call.tensors(), "addressed by raw strides")
+    fix_memory(call.facts, call.labels_of, call["self"], f"{BY_STRIDES} ({call.site})")
+    call.fix_all(call.tensors(), BY_STRIDES)
     return [() for _ in call.outputs]
+
+
+def fix_memory(facts: Facts, labels_of: Callable[[torch.Tensor], Factors], tensor: torch.Tensor, reason: str) -> None:
+    """Pin everything that lies in a tensor's memory, also outside of the tensor, if it is a part of another."""
+    while torch._C._functorch.is_batchedtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    whole = tensor if tensor._base is None else tensor._base
+    if whole.untyped_storage().nbytes() > whole.numel() * whole.itemsize:
+        # Whose the rest is isn't known any more.
+        facts.fix(np.arange(facts.size), reason)
+    for part in (tensor, whole):
+        for factor in labels_of(part):
+            facts.fix(factor.labels, reason)
