@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache, reduce
+from itertools import accumulate
+from math import log2
+from threading import Thread
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.models.case import Case, Step
 from tests.models.habits import ENC, TOKENS, chain, habit, hidden, tensors
+from tests.models.vectors import vector
 
 
 def expects_width(m: Any, x: torch.Tensor) -> Any:
@@ -142,7 +149,117 @@ def layer_norm_by_number(m: Any, x: torch.Tensor) -> Any:
     return m.inner[1](F.layer_norm(m.inner[0](x), (12,), m.gain))
 
 
+class Sized(Step):
+    """Keeps its width in an attribute as well."""
+
+    def __init__(self, function: Callable[..., torch.Tensor], *modules: nn.Module) -> None:
+        super().__init__(function, *modules)
+        self.width = 12
+
+
+class Twice(torch.autograd.Function):
+    """An operator of the user's own, given a size."""
+
+    @staticmethod
+    def forward(ctx: Any, h: torch.Tensor, n: int) -> torch.Tensor:
+        return 2 * h.view(-1, n)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        return 2 * gradient, None
+
+
+def in_another_thread(h: torch.Tensor, n: int) -> torch.Tensor:
+    results: list[torch.Tensor] = []
+    thread = Thread(target=lambda: results.append(2 * h.detach().view(-1, n)))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def by_cases(h: torch.Tensor, n: int) -> torch.Tensor:
+    match n:
+        case 12:
+            return 2 * h
+        case _:
+            return h
+
+
+def tried_in_vain(h: torch.Tensor, n: int) -> torch.Tensor:
+    try:
+        return h.view(7, n)
+    except RuntimeError:
+        return h.view(-1, n)
+
+
+@cache
+def remembered(n: int) -> int:
+    return 2 * n
+
+
+Use = Callable[[torch.Tensor, int], Any]
+
+
+def read(name: str, use: Use, groups: dict[str, int], **expected: Any) -> Case:
+    """A case from a function of activations and their width, which is read from their shape."""
+
+    def function(m: Any, x: torch.Tensor) -> Any:
+        h = hidden(m, x)
+        return m.inner[1](use(h, h.shape[1]))
+
+    return Case(f"{name}-of-shape", lambda: Sized(function, *chain(12, 12)()), vector(4, 6), groups, **expected)
+
+
+def kept(name: str, use: Use, groups: dict[str, int], **expected: Any) -> Case:
+    """The same with the width from an attribute."""
+
+    def function(m: Any, x: torch.Tensor) -> Any:
+        return m.inner[1](use(hidden(m, x).view(-1, m.width), m.width))
+
+    return Case(f"{name}-of-attribute", lambda: Sized(function, *chain(12, 12)()), vector(4, 6), groups, **expected)
+
+
+BY_NUMBER = {ENC: "width used as a number"}
+GIVEN = [
+    # Functions that take an integer's value without asking it.
+    read("loop-after-softmax", lambda h, n: reduce(lambda a, _: 1.01 * a, range(n), h.softmax(1)), {}),
+    read("logarithm", lambda h, n: h * math.log(n), {ENC: 12}, mixing=BY_NUMBER),
+    read("logarithm-by-name", lambda h, n: h * log2(n), {ENC: 12}, mixing=BY_NUMBER),
+    read("whole-logarithm", lambda h, n: h[:, : int(log2(n))].repeat(1, 4), {}),
+    read("common-divisor", lambda h, n: h * math.gcd(n, 18), {}),
+    read("thread", in_another_thread, {}),
+    # What Python makes of an integer.
+    read("int", lambda h, n: h.view(-1, int(n)), {}),
+    read("ints", lambda h, n: h.view([int(s) for s in (len(h), n)]), {}),
+    read("text", lambda h, n: h.view(-1, int(f"{n}")), {}),
+    read("rounded", lambda h, n: h.view(-1, math.floor(round(math.trunc(n)))), {ENC: 12}),
+    read("accumulated", lambda h, n: h.view(-1, list(accumulate([n, 0]))[-1]), {ENC: 12}),
+    read("remembered", lambda h, n: h.view(-1, remembered(n) // 2), {ENC: 12}),
+    read("sorted", lambda h, n: h.view(-1, sorted([n, 3])[1]), {ENC: 12}),
+    read("beyond-64-bits", lambda h, n: h.view(-1, n * 10**30 // 10**30), {ENC: 12}),
+    # Comparisons.
+    read("between", lambda h, n: 2 * h if 1 < n < 100 else h, {ENC: 12}),
+    read("by-cases", by_cases, {}),
+    read("looked-up", lambda h, n: h * {12: 3.0}.get(n, 1.0), {}),
+    read("tried-in-vain", tried_in_vain, {ENC: 12}),
+    # Other ways into torch.
+    read("autograd-function", Twice.apply, {ENC: 12}),
+    read("vmap", lambda h, n: torch.vmap(lambda row: 2 * row.view(n))(h), {ENC: 12}),
+    read("difference-to-width", lambda h, n: n - h, {ENC: 12}, mixing=BY_NUMBER),
+    read("halves-swapped", lambda h, n: torch.cat([h[:, n // 2 :], h[:, : n // 2]], 1), {ENC: 12}, blocks={ENC: 2}),
+    read("last-but-kept", lambda h, n: h * h[:, n - 1 : n], {ENC: 11}),
+    kept("loop-after-softmax", lambda h, n: reduce(lambda a, _: 1.01 * a, range(n), h.softmax(1)), {}),
+    kept("logarithm", lambda h, n: h * math.log(n), {ENC: 12}, mixing=BY_NUMBER),
+    kept("thread", in_another_thread, {}),
+    kept("ints", lambda h, n: h.view([int(s) for s in (len(h), n)]), {}),
+    kept("remembered", lambda h, n: h.view(-1, remembered(n) // 2), {ENC: 12}),
+    kept("between", lambda h, n: 2 * h if 1 < n < 100 else h, {ENC: 12}),
+    kept("by-cases", by_cases, {}),
+    kept("autograd-function", Twice.apply, {ENC: 12}),
+    kept("halves-swapped", lambda h, n: torch.cat([h[:, n // 2 :], h[:, : n // 2]], 1), {ENC: 12}, blocks={ENC: 2}),
+]
 CASES = [
+    *GIVEN,
     habit("expects-width", expects_width, chain(12, 12), {}),
     habit("expects-shape", expects_shape, chain(12, 12), {}),
     habit(

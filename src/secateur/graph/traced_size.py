@@ -385,7 +385,7 @@ for _name in names("invert lshift rlshift rshift rrshift and rand or ror xor rxo
 for _name in names("bit_length bit_count to_bytes as_integer_ratio"):
     setattr(TracedSize, _name, _opaque_method(_name, f"{_name}()"))
 # Besides int() itself, numpy's arrays take an integer's value by __int__.
-_INT = "int(), whose result can't be followed; a size is a whole number already, and follows without it"
+_INT = "int(), which gives a plain number; the size itself, without int(), would follow"
 for _name, _what in (("__int__", _INT), ("__str__", "a text"), ("__format__", "a text")):
     setattr(TracedSize, _name, _opaque_method(_name, _what))
 for _name in names("add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow"):

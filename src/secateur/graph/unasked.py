@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -30,7 +31,8 @@ def unasked_values_noted(classes: Iterable[type], tracer: Tracer) -> Iterator[No
     """Note the sizes given to functions that don't ask them, while the context lasts.
 
     Args:
-        classes: of the model's parts; where they are defined, ``range`` and functions imported by name have stand-ins.
+        classes: of the model's parts; where they are defined, and functions that are imported there, ``range`` and
+            what is imported by name have stand-ins too.
         tracer: of the run; what its threads use is pinned there.
     """
     replaced: list[tuple[Any, str, Any]] = []
@@ -57,7 +59,7 @@ def _stand_ins(classes: Iterable[type], tracer: Tracer) -> Iterator[tuple[Any, s
         yield from _stand_ins_in(module)
 
 
-def _stand_ins_in(module: Any) -> Iterator[tuple[Any, str, Any]]:
+def _stand_ins_in(module: ModuleType) -> Iterator[tuple[Any, str, Any]]:
     for name, value in list(vars(module).items()):
         if type(value) is _BUILT_IN and value in _FUNCTIONS:
             yield module, name, _FUNCTIONS[value]
@@ -65,10 +67,17 @@ def _stand_ins_in(module: Any) -> Iterator[tuple[Any, str, Any]]:
         yield module, "range", _Range
 
 
-def _modules_of(classes: Iterable[type]) -> list[Any]:
-    """The modules of Python in which the classes of a model's own parts are defined, and the script that runs."""
-    kinds = {"__main__": None} | {base.__module__: None for cls in classes for base in cls.__mro__}
-    return [sys.modules[k] for k in kinds if k in sys.modules and k.partition(".")[0] not in _LEFT_ALONE]
+def _modules_of(classes: Iterable[type]) -> list[ModuleType]:
+    """The modules of Python that define these classes, or functions imported there, and the script that runs."""
+    found = {"__main__": None} | {base.__module__: None for cls in classes for base in cls.__mro__}
+    for module in _loaded(found):
+        found |= {value.__module__: None for value in vars(module).values() if type(value) is FunctionType}
+    return _loaded(found)
+
+
+def _loaded(paths: Iterable[str]) -> list[ModuleType]:
+    own = (sys.modules.get(path) for path in paths if path and path.partition(".")[0] not in _LEFT_ALONE)
+    return [module for module in own if isinstance(module, ModuleType)]
 
 
 # --- functions of Python ----------------------------------------------------------------------------------------------
@@ -115,7 +124,7 @@ _FUNCTIONS = {getattr(math, name): _of_a_number(getattr(math, name)) for name in
     getattr(math, name): _opaque(getattr(math, name)) for name in names("comb perm factorial isqrt gcd lcm")
 }
 _MISSING = object()
-_LEFT_ALONE = sys.stdlib_module_names | {"torch"}
+_LEFT_ALONE = sys.stdlib_module_names | {"torch", "numpy", "einops"}
 """Libraries whose own code is left as it is."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from secateur.graph import algebra
-from secateur.graph.handlers.ties import listed, new_axis
+from secateur.graph.handlers.ties import listed, new_axis, tie_to_constant
 from secateur.graph.torch_calls import Called, handles
 from secateur.graph.traced_size import TracedSize, plain
 
@@ -36,7 +36,9 @@ def _created(call: Called, sizes: Sequence[Any]) -> Any:
     tracer, result = call.tracer, call.run()
     factors = []
     for dim, size in enumerate(sizes):
-        if plain(size) > 1 and (tracer.in_own_sizes or isinstance(size, TracedSize)):
+        if isinstance(size, TracedSize) and plain(size) < 2:
+            tie_to_constant(tracer, size, f"size given to {call.name}")
+        elif plain(size) > 1 and (tracer.in_own_sizes or isinstance(size, TracedSize)):
             factors.append(new_axis(call, dim, size))
     tracer.set_labels(result, tuple(factors))
     return result

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 
+from secateur.graph.expression import Count, Expression
 from secateur.graph.handlers.ties import fix_every_row, size_given, telling, tie, tie_to_constant
 from secateur.graph.labels import Labels, labels_along
 from secateur.graph.torch_calls import Called, handles
@@ -157,10 +159,17 @@ def _cut(tracer: Tracer, tensor: torch.Tensor, dim: int, bound: Any, what: str) 
 
 def _cut_at_size(tracer: Tracer, labels: Labels | None, bound: TracedSize, length: int, what: str) -> None:
     index = plain(bound)
-    if not 0 < abs(index) <= length:
-        return
     size = bound if index > 0 else -bound
-    if isinstance(size, TracedSize) and labels is not None:
+    if abs(index) > length:
+        _stays_beyond(tracer, labels, size, length)
+    elif isinstance(size, TracedSize) and labels is not None and index:
         tie(tracer, labels[:index] if index > 0 else labels[index:], size, what)
     elif isinstance(size, TracedSize):
         tie_to_constant(tracer, size, f"{what}, where no labels are,")
+
+
+def _stays_beyond(tracer: Tracer, labels: Labels | None, size: int, length: int) -> None:
+    """A size that is greater than an axis is long must stay so."""
+    if isinstance(size, TracedSize) and size.source.tracer is tracer:
+        end = Expression.of(length if labels is None else Count(labels))
+        size.source.keeps_relation(operator.ge, size.source.size + -end)
