@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable
+from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -96,9 +99,22 @@ def test_an_attribute_follows_the_width_that_it_gives() -> None:
         ([3, 12], lambda s: s[1]),
         ({"width": 12, "act": "relu"}, lambda s: s["width"]),
         (SimpleNamespace(widths=[3, 12]), lambda s: s.widths[1]),
+        (SimpleNamespace(text=SimpleNamespace(width=12)), lambda s: s.text.width),
+        ({"text": {"width": 12}}, lambda s: s["text"]["width"]),
+        ([[1, 2], [12, 4]], lambda s: s[1][0]),
+        (({"width": 12},), lambda s: s[0]["width"]),
+        ({12: 12, 3: 4}, lambda s: s[12]),
+        (defaultdict(int, width=12), lambda s: s["width"]),
+        (SimpleNamespace(each=[Frozen(3, 12)]), lambda s: s.each[0].width),
+        (Frozen(3, 12), lambda s: dataclasses.replace(s, heads=4).width),
+        (Namespace(width=12), lambda s: s.width),
     ],
-    ids=["namespace", "frozen dataclass", "named tuple", "tuple", "list", "dictionary", "list in settings"],
-)
+    ids=[
+        "namespace", "frozen dataclass", "named tuple", "tuple", "list", "dictionary", "list in settings",
+        "namespaces", "dictionaries", "lists", "dictionary in a tuple", "whole number as key", "default dictionary",
+        "dataclass in a list", "replaced dataclass", "arguments of a program",
+    ],
+)  # fmt: skip
 def test_settings_follow_and_the_given_ones_stay(settings: Any, width: Callable[[Any], int]) -> None:
     def use(m: Any, h: Any) -> Any:
         return h.view(h.shape[0], h.shape[1], width(m.settings))
@@ -235,16 +251,52 @@ def test_what_cannot_follow_is_named(use: Callable[[Any, torch.Tensor], torch.Te
     assert "test_attribute_sizes.py" in reasons(graph, "inner.weight")
 
 
-def test_settings_that_cannot_be_traced_pin_what_they_measure() -> None:
-    class Slots:
-        __slots__ = ("width",)
+class Slots:
+    __slots__ = ("width",)
 
-        def __init__(self) -> None:
-            self.width = 12
+    def __init__(self) -> None:
+        self.width = 12
 
-    graph = secateur.trace(Block(lambda m, h: h.view(2, 5, m.slots.width), slots=Slots()), X)
+
+class Listed(list[int]):
+    pass
+
+
+class Widths(IntEnum):
+    WIDE = 12
+
+
+class OfTheClass:
+    width = 12
+
+
+def endless() -> list[Any]:
+    sizes: list[Any] = [12]
+    sizes.append(sizes)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("settings", "width"),
+    [
+        (Slots(), lambda s: s.width),
+        (Listed([12]), lambda s: s[0]),
+        (Widths.WIDE, lambda s: s),
+        (OfTheClass(), lambda s: s.width),
+        (np.array([12]), lambda s: int(s[0])),
+        ({(1, 2): 12}, lambda s: s[1, 2]),
+        ({"a'b": 12}, lambda s: s["a'b"]),
+        (Frozen(3, 12), lambda s: dataclasses.astuple(s)[1]),
+        (endless(), lambda s: s[1][1][0]),
+    ],
+    ids=["slots", "list", "enumeration", "class", "array", "pair as key", "quote in a key", "tuple", "endless list"],
+)
+def test_settings_that_cannot_be_traced_pin_what_they_measure(settings: Any, width: Callable[[Any], int]) -> None:
+    model: Any = Block(lambda m, h: h.view(2, 5, width(m.settings)), settings=settings)
+    graph = secateur.trace(model, X)
     assert not graph.groups
     assert "has a size given as a number" in reasons(graph, "inner.weight")
+    assert model.settings is settings
 
 
 @pytest.mark.parametrize("root", [math.sqrt, np.sqrt, lambda n: n**0.5], ids=["math", "numpy", "power"])

@@ -453,6 +453,36 @@ def test_a_comparison_in_the_code_is_kept_by_the_plan() -> None:
     secateur.verify(model, secateur.apply(model, plan), plan)
 
 
+@pytest.mark.parametrize(
+    ("use", "most"),
+    [
+        (lambda h, n: h[..., : 2 * n - 8], 8),
+        (lambda h, n: h.split(2 * n - 8, -1)[0], 8),
+        (lambda h, n: h / (n - 3) ** 0.5, 4),
+        (lambda h, n: h / (5 - n), 6),
+    ],
+    ids=["cut beyond the end", "one piece", "root of a difference", "negative difference"],
+)
+def test_what_a_difference_must_stay_is_kept_by_the_plan(use: Callable[[Any, int], Any], most: int) -> None:
+    model = Block(lambda m, h: use(h, h.shape[2]))
+    graph = secateur.trace(model, X)
+    plan = secateur.plan(graph, Random(seed=0)(graph, model), {"inner": 0.9})
+    assert len(plan.groups["inner"]) == most
+    secateur.verify(model, secateur.apply(model, plan), plan)
+
+
+def test_an_axis_that_is_made_of_length_one_has_no_labels() -> None:
+    def use(m: Any, h: torch.Tensor) -> torch.Tensor:
+        h = h + torch.ones(1, dtype=h.dtype).repeat(m.all // m.two)
+        return h.unflatten(-1, (-1, m.one)).reshape(2, 5, m.width)
+
+    model = Block(use, width=12, all=24, two=2, one=1)
+    graph = secateur.trace(model, X)
+    plan = secateur.plan(graph, Random(seed=0)(graph, model), {"inner": 0.99})
+    assert len(plan.groups["inner"]) == 1
+    secateur.verify(model, secateur.apply(model, plan), plan)
+
+
 class Shared:
     def __init__(self) -> None:
         self.width, self.inside = 12, {"sizes": [12, 3]}

@@ -24,6 +24,7 @@ from tests.removal import largest_difference, masked, outputs, random_plan
 
 _IN = 6
 _WIDTHS = (4, 6, 8, 12)
+_WIDEST = 40
 
 
 class Program:
@@ -106,6 +107,38 @@ class Program:
         self.layers.append((_IN, self.width))
         return f"h = h * torch.cos(m.layers[{len(self.layers) - 1}](x))"
 
+    def _nothing(self) -> str:
+        """Cuts at an end of the axis or beyond it: they take nothing away, and must not later."""
+        a = self._rng.randint(1, self.width)
+        sizes = {"zero": f"({self.size(a)} - {self.size(a)})", "width": self.size(self.width)}
+        over = self.size(self.width + self._rng.randint(1, 9))
+        return f"h = {self._rng.choice(_NOTHING).format(over=over, **sizes)}"
+
+    def _changed(self) -> str:
+        """Another width, without a layer."""
+        before, k = self.width, self._rng.randint(1, 3)
+        a = self._rng.randint(1, before - 1)
+        b = self._rng.randint(a + 1, before)
+        few, first, last = self.size(k), self.size(a), self.size(b)
+        way, width = self._rng.choice(
+            [
+                (f"h.repeat(1, 1, {few})", before * k),
+                (f"h.repeat_interleave({few}, -1)", before * k),
+                (f"F.pad(h, ({few}, 0), value=1.0)", before + k),
+                (f"torch.cat([h, torch.ones(2, 5, {few}, dtype=h.dtype)], -1)", before + k),
+                (f"h[..., {first}:{last}]", b - a),
+                (f"h.narrow(-1, {first}, {self.size(b - a)})", b - a),
+                (f"h[..., ::{few}]", -(-before // k)),
+                (f"h.split({last}, -1)[0]", b),
+                (f"h.chunk({few}, -1)[0]", -(-before // k)),
+                (f"h.tensor_split({few}, -1)[-1]", before // k),
+            ]
+        )
+        if not 2 <= width <= _WIDEST:
+            return "pass"
+        self.width = width
+        return f"h = {way}"
+
     def _given(self) -> str:
         """The width itself, in any place where the code may give it."""
         return f"h = {self._rng.choice(_GIVEN).format(self.size(self.width), self.size(self.width))}"
@@ -138,12 +171,6 @@ class Program:
         ]
         return f"h = torch.cat(tuple({self._rng.choice(ways)})[::-1], -1)"
 
-    def _longer(self) -> str:
-        more = self._rng.randint(2, 4)
-        line = f"h = torch.cat([h, torch.ones(2, 5, {self.size(more)}, dtype=h.dtype)], -1)"
-        self.width += more
-        return line
-
     def _compared(self) -> str:
         a, b = (self._rng.randint(1, 2 * self.width) for _ in range(2))
         relation = self._rng.choice(["<", ">=", "==", "!="])
@@ -174,10 +201,26 @@ _GIVEN = [
     "h + h.new_full(({},), 0.5)",
     "h + torch.ones(1, dtype=h.dtype).expand(2, 5, {})",
     "h + torch.ones(1, dtype=h.dtype).repeat({})",
+    "F.conv1d(h.mT, torch.ones({}, 1, 1, dtype=h.dtype), groups={}).mT",
+    "h.contiguous().as_strided((2, 5, {}), (5 * {}, h.shape[-1], 1))",
+    "h.transpose(0, 1).reshape(5, 2 * {}).view(5, 2, {}).transpose(0, 1)",
+    "torch.cat([h, h], -1).view(2, 5, 2, {})[:, :, 0]",
+]
+_NOTHING = [
+    "h[..., {zero}:]",
+    "h[..., {zero}:{over}]",
+    "h[..., :{over}]",
+    "h[..., -{over}:]",
+    "h.narrow(-1, {zero}, {width})",
+    "torch.cat(h.tensor_split(({zero},), -1), -1)",
+    "torch.cat(h.split({over}, -1), -1)",
+    "torch.cat([h, torch.ones(2, 5, {zero}, dtype=h.dtype)], -1)",
+    "h * torch.ones(2, 5, {zero} + 1, dtype=h.dtype)",
 ]
 _STEPS: list[Callable[[Program], str]] = [
     Program._layer, Program._meeting, Program._given, Program._given, Program._given, Program._blocks, Program._blocks,
-    Program._pieces, Program._pieces, Program._longer, Program._compared, Program._asserted, Program._number,
+    Program._pieces, Program._pieces, Program._nothing, Program._changed, Program._changed, Program._compared,
+    Program._asserted, Program._number,
 ]  # fmt: skip
 
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 
 from secateur.graph.labels import Factor, Factors, Facts
 from secateur.graph.rules import RULES, OpCall
-from secateur.graph.rules.base import Rule
-from secateur.graph.rules.contraction import WHOLE
+from secateur.graph.rules.base import WHOLE, Rule
 from secateur.graph.rules.unfollowed import UNFOLLOWED
 from tests.graph.oracle import Axis, Case, observe
 from tests.graph.oracle_checks import check_all, check_macs

@@ -242,7 +242,14 @@ GIVEN = [
     read("by-cases", by_cases, {}),
     read("looked-up", lambda h, n: h * {12: 3.0}.get(n, 1.0), {}),
     read("tried-in-vain", tried_in_vain, {ENC: 12}),
+    # Differences that are nothing, one, or more than there is.
+    kept("cut-at-nothing", lambda h, n: h[:, n - 12 :], {}),
+    kept("made-of-one", lambda h, n: h * torch.ones(len(h), n - 11, dtype=h.dtype), {}),
+    read("cut-beyond-the-end", lambda h, n: h[:, : 2 * n], {ENC: 12}),
+    kept("split-in-one", lambda h, n: h.split(2 * n, 1)[0], {ENC: 12}),
+    read("divided-by-difference", lambda h, n: h / math.sqrt(n - 3), {ENC: 12}, mixing=BY_NUMBER),
     # Other ways into torch.
+    kept("fixed-kernel", lambda h, n: F.conv1d(h[..., None], h.new_ones(12, 1, 1), groups=n)[..., 0], {}),
     read("autograd-function", Twice.apply, {ENC: 12}),
     read("vmap", lambda h, n: torch.vmap(lambda row: 2 * row.view(n))(h), {ENC: 12}),
     read("difference-to-width", lambda h, n: n - h, {ENC: 12}, mixing=BY_NUMBER),

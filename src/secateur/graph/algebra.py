@@ -17,7 +17,7 @@ from secateur.graph.labels import NONE, Factor, Factors, Facts, Labels, ascendin
 NO_INDEX = "meets an axis that carries no parameter's index"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class Operand:
     """A tensor placed in a joint index space: its factors there, and its extents (1 where it is broadcast)."""
 
@@ -53,11 +53,14 @@ def align(facts: Facts, operands: Sequence[Operand], where: str) -> Factors:
         return operands[0].factors
     merged: dict[tuple[int, ...], Factor] = {}
     compatible = _compatible(facts, operands, where)
+    others: dict[tuple[int, ...], list[Labels]] = {}
     for factors in compatible:
         for factor in factors:
             met = merged.setdefault(factor.dims, factor)
             if met.labels is not factor.labels:
-                facts.equate(met.labels, factor.labels, f"{NO_INDEX} ({where})")
+                others.setdefault(factor.dims, []).append(factor.labels)
+    for dims, meeting in others.items():
+        facts.equate_all(merged[dims].labels, meeting, f"{NO_INDEX} ({where})")
     for operand, factors in zip(operands, compatible, strict=True):
         if len(factors) == len(merged):
             continue

@@ -172,5 +172,5 @@ def _lengths(module: nn.Module) -> dict[str, tuple[str, int]]:
 
 
 @cache
-def _table(cls: type[nn.Module]) -> dict[str, tuple[str, int]]:
+def _table(cls: Any) -> dict[str, tuple[str, int]]:
     return next((table for base, table in _TORCH.items() if issubclass(cls, base)), {})

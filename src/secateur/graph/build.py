@@ -125,14 +125,16 @@ class _Builder:
         channel = earlier[groups] + solution.position[solution.channel_of[places]]
         order = np.argsort(axes * solution.sizes.sum() + channel, kind="stable")
         places, groups = places[order], groups[order]
+        first_label = np.array([axis.labels[0] if len(axis.labels) else 0 for axis in self._trace.axes], dtype=np.int64)
+        indices = places - first_label[axes]
         members: list[list[Member]] = [[] for _ in solution.sizes]
-        changes = np.diff(axes, append=-1) | np.diff(groups, append=-1)
-        for start, end in pairwise([0, *(np.flatnonzero(changes) + 1).tolist()]):
-            axis, group = int(axes[start]), int(groups[start])
-            labels = self._trace.axes[axis]
-            indices = (places[start:end] - labels.labels[0]).reshape(int(solution.sizes[group]), -1)
-            owner = self._owner[labels.parameter]
-            members[group].append(Member(labels.parameter, labels.axis, roles[axis], owner, indices))
+        starts = np.flatnonzero(np.diff(axes, prepend=-1) | np.diff(groups, prepend=-1))
+        sizes = solution.sizes[groups[starts]].tolist()
+        runs = zip(axes[starts].tolist(), groups[starts].tolist(), sizes, np.split(indices, starts[1:]), strict=True)
+        for axis, group, size, run in runs if len(places) else ():
+            of = self._trace.axes[axis]
+            where = run.reshape(size, -1)
+            members[group].append(Member(of.parameter, of.axis, roles[axis], self._owner[of.parameter], where))
         return members
 
     def _roles(self) -> list[Role]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -91,17 +92,28 @@ class CostModel:
 
     def by_component(self, kept: IntArray, *, of: str) -> IntArray:
         """``of`` "params" or "macs" per component, shape (..., components), for kept counts of shape (..., groups)."""
-        products = self.parameter_terms if of == "params" else self.mac_terms
-        membership = sparse.csr_array(
-            (
-                np.ones(len(products.components), dtype=np.int64),
-                (products.components, np.arange(len(products.components))),
-            ),
-            shape=(len(self.component_names), len(products.components)),
+        products, membership = (
+            (self.parameter_terms, self._parameter_owners) if of == "params" else (self.mac_terms, self._mac_owners)
         )
         terms = products.terms(kept)
         totals = np.asarray((membership @ terms.reshape(math.prod(terms.shape[:-1]), terms.shape[-1]).T).T)
         return totals.reshape(*kept.shape[:-1], len(self.component_names))
+
+    @cached_property
+    def _parameter_owners(self) -> sparse.csr_array[Any]:
+        return self._owners(self.parameter_terms)
+
+    @cached_property
+    def _mac_owners(self) -> sparse.csr_array[Any]:
+        return self._owners(self.mac_terms)
+
+    def _owners(self, products: Products) -> sparse.csr_array[Any]:
+        """Ones where a component owns a term, shape (components, terms)."""
+        count = len(products.components)
+        return sparse.csr_array(
+            (np.ones(count, dtype=np.int64), (products.components, np.arange(count))),
+            shape=(len(self.component_names), count),
+        )
 
     def cost(self, kept: IntArray) -> Cost:
         """The cost of one vector of kept counts, shape (groups,)."""

@@ -34,7 +34,8 @@ class AttributeSize:
 
     def value(self, kept: IntArray) -> int:
         """The attribute's value for kept counts of shape (groups,)."""
-        return int(self.count.value(kept) * self.ratio)
+        count = self.count.value(kept)
+        return count if self.ratio == 1 else int(count * self.ratio)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ NONE = -1
 """The label of an index that carries no parameter's index and always stays."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class Factor:
     """Labels over one or several dimensions of a tensor.
 
@@ -169,6 +169,15 @@ class Facts:
             a, b = a[~lone], b[~lone]
         if len(a):
             self.equal.append((a, b))
+
+    def equate_all(self, labels: Labels, others: Sequence[Labels], reason: str) -> None:
+        """``equate`` with each of several arrays; those of one shape at once, which is cheaper."""
+        if len(others) > 1 and all(other.shape == labels.shape for other in others):
+            flat = [other.ravel() for other in others]
+            self.equate(np.concatenate([labels.ravel()] * len(flat)), np.concatenate(flat), reason)
+            return
+        for other in others:
+            self.equate(labels, other, reason)
 
     def fix(self, labels: Labels, reason: str) -> None:
         """These labels must stay, for this reason."""

@@ -10,7 +10,7 @@ from secateur.graph.labels import Facts, Labels
 from secateur.graph.rules import Extents
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class AxisLabels:
     """The labels of one axis of one parameter or buffer."""
 

@@ -24,7 +24,7 @@ _TORCH_FOLDER = str(Path(torch.__file__).parent)
 _FORWARD = call_forward.__code__
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class _Running:
     """A module whose forward is running; of one that is no part of the model, path and component of those around it.
 

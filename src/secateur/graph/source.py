@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from fractions import Fraction
 
 from secateur.graph.expression import Count, Expression
 from secateur.graph.labels import Comparison, Labels, Relation, SizeEquation, Whole
@@ -29,6 +31,14 @@ class Source:
                 self.tracer.mix(atom.labels, reason)
             else:
                 self.tracer.facts.numbers.append((atom, reason))
+        if self.size.only is None:
+            self._keeps_sign()
+
+    def _keeps_sign(self) -> None:
+        """A difference may be divided by, or have a root: it must not come to be zero, or change its sign."""
+        value = self.size.value(lambda atom: Fraction(atom.value))
+        if value:
+            self.keeps_relation(operator.gt if value > 0 else operator.lt, self.size)
 
     def pin(self, what: str) -> None:
         """The size goes into something that can't be followed."""

@@ -24,7 +24,8 @@ from secateur.graph.labels import Factor, Factors, Labels
 from secateur.graph.operators import Operator, flat_tensors, is_plain, operator_of, why_unfollowed
 from secateur.graph.record import AxisLabels, Trace
 from secateur.graph.rules import OpCall, find_rule
-from secateur.graph.rules.contraction import ATTENTION, WHOLE
+from secateur.graph.rules.base import WHOLE
+from secateur.graph.rules.contraction import ATTENTION
 from secateur.graph.rules.homogeneous import is_homogeneous
 from secateur.graph.running import RunningModules
 from secateur.graph.storage import named_tensors, overlapping_names, tied_names
@@ -33,7 +34,7 @@ from secateur.graph.storage import named_tensors, overlapping_names, tied_names
 _RESIZING = frozenset(f"aten.{name}_" for name in ("resize", "resize_as", "set"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class State:
     """What is known of one tensor.
 

@@ -34,6 +34,16 @@ def modules_in(model: nn.Module) -> list[nn.Module]:
     return [module for _, module in named_modules(model)]
 
 
+def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's parameters, each once, under the first of its names."""
+    found: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, module in named_modules(model):
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in found:
+                found[id(parameter)] = f"{path}.{name}" if path else name, parameter
+    return dict(found.values())
+
+
 def parameters_in(model: nn.Module) -> list[nn.Parameter]:
     """The model's parameters, each once."""
     return list({id(p): p for m in modules_in(model) for p in m._parameters.values() if p is not None}.values())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from secateur.errors import ScoreError
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.groups import Consumer, Group
+from secateur.graph.walk import named_parameters
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = dict[str, FloatArray]
@@ -32,7 +33,7 @@ class Criterion(Protocol):
 
 def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
     """Floating-point parameters by dotted name (the first of tied names)."""
-    return {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    return {name: p for name, p in named_parameters(model).items() if p.is_floating_point()}
 
 
 def sums_by_axis(

@@ -59,7 +59,7 @@ def plan(
         sizes={g.name: g.size for g in graph.groups},
         consumers=tuple(c for c in graph.consumers if _shrinks(c, kept, shapes)),
         mixing={g.name: g.mixing for g in graph.groups if g.mixing and len(groups[g.name]) < g.size},
-        attributes={a.key: a.value(counts) for a in graph.attributes if a.value(counts) != a.value(dense)},
+        attributes={a.key: value for a in graph.attributes if (value := a.value(counts)) != a.value(dense)},
         tied=dict(graph.tied),
         scale=_scales(graph, groups, kept, shapes),
         whole=graph.whole,
@@ -146,16 +146,24 @@ def _top_channels(group: Group, scores: FloatArray, units: int) -> IntArray:
 def _kept_indices(
     graph: DependencyGraph, groups: Mapping[str, IntArray], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[tuple[str, int], IntArray]:
-    stays: dict[tuple[str, int], NDArray[np.bool_]] = {}
+    kept: dict[tuple[str, int], IntArray] = {}
+    masks: dict[tuple[str, int], NDArray[np.bool_]] = {}
     for group in graph.groups:
+        stays = groups[group.name]
         leaves = np.ones(group.size, dtype=bool)
-        leaves[groups[group.name]] = False
+        leaves[stays] = False
         for member in group.members:
             key = (member.parameter, member.axis)
-            if key not in stays:
-                stays[key] = np.ones(shapes[member.parameter][member.axis], dtype=bool)
-            stays[key][member.indices[leaves]] = False
-    return {key: np.flatnonzero(mask).astype(np.int64) for key, mask in stays.items()}
+            length = shapes[member.parameter][member.axis]
+            if member.indices.size == length:
+                kept[key] = np.sort(member.indices[stays], axis=None)
+                continue
+            # What belongs to no group stays, and another group may hold a part, too.
+            if key not in masks:
+                masks[key] = np.ones(length, dtype=bool)
+            masks[key][member.indices[leaves]] = False
+            kept[key] = masks[key].nonzero()[0]
+    return kept
 
 
 def _shrinks(

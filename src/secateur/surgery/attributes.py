@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.errors import PlanError
 from secateur.graph.own_sizes import registered_update
-from secateur.graph.walk import modules_in, named_modules
+from secateur.graph.walk import named_modules
 from secateur.surgery import attribute_paths
 
 _PARAMETRIZATIONS = ".parametrizations."
@@ -27,7 +27,7 @@ def check_attributes(model: nn.Module, attributes: Mapping[str, int]) -> None:
     Raises:
         PlanError: a module or attribute is missing, isn't a whole number, or can't be set.
     """
-    modules = dict(named_modules(model, all_names=True))
+    modules = dict(named_modules(model, all_names=True)) if attributes else {}
     for key in attributes:
         module, steps = attribute_paths.parse(modules, key)
         value: Any = module
@@ -55,7 +55,7 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
     copies: attribute_paths.Copies = {}
     for key, value in attributes.items():
         attribute_paths.put(*attribute_paths.parse(modules, key), value, copies)
-    with _evaluating(model):
+    with _evaluating(modules.values()):
         # Children come before their parents, whose sizes may follow from theirs.
         for path in sorted(_owners(shrunk), key=lambda p: p.count(".") + bool(p), reverse=True):
             update = _update_for(type(modules[path]))
@@ -64,16 +64,16 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Evaluation mode: reading a parametrised weight in training may change it (a spectral norm's power iteration)."""
     # Not by eval(), which a class may define otherwise.
-    flags = [(vars(module), module.training) for module in modules_in(model)]
+    flags = [(vars(module), module.training) for module in modules]
     for attributes, _ in flags:
         attributes["training"] = False
     try:
         yield
     finally:
-        for attributes, training in flags:
+        for attributes, training in reversed(flags):
             attributes["training"] = training
 
 

@@ -57,11 +57,16 @@ def kept_copy(tensor: torch.Tensor, axes: Mapping[int, IntArray]) -> torch.Tenso
     # The axis that loses most goes first, so that the others have less to copy; among equals the outermost, whose runs
     # in memory are longest.
     for axis in sorted(axes, key=lambda a: (len(axes[a]) / tensor.shape[a], a)):
-        values = values.index_select(axis, torch.tensor(axes[axis], device=tensor.device))
+        values = values.index_select(axis, _index(axes[axis], tensor.device))
     memory_format = _MEMORY_FORMATS.get(tensor.dim()) if tensor.layout == torch.strided else None
     if memory_format is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=memory_format):
         return values
     return values.contiguous(memory_format=memory_format)
+
+
+def _index(indices: IntArray, device: torch.device) -> torch.Tensor:
+    """Indices as a tensor; on the CPU, the same memory where torch can take it."""
+    return torch.from_numpy(indices if indices.flags.writeable else indices.copy()).to(device)
 
 
 def scaled(values: torch.Tensor, scales: Mapping[int, FloatArray]) -> torch.Tensor:

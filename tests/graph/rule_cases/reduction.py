@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from secateur.graph.rules.base import names
 from tests.graph.oracle import ALL, Case
-from tests.graph.rule_cases.inputs import ROWS, X, aten, bools, integers, positive
+from tests.graph.rule_cases.inputs import ROWS, X, aten, bools, integers, positive, whole
 
 REDUCTIONS = [
     Case("sum", torch.sum, [X]),
@@ -111,6 +111,8 @@ NORMS = [
         "eval",
     ),
     Case("native_batch_norm", lambda x, m, v: F.batch_norm(x, m, v), [X, (4,), positive(4)], "plain"),
+    Case("batch_norm", whole(F.batch_norm), [(2, 4, 3), (4,), positive(4), (4,), (4,)], "as a whole"),
+    Case("batch_norm", whole(F.batch_norm), [X, (4,), positive(4)], "as a whole, plain"),
     Case(
         "native_batch_norm",
         lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b, training=True),

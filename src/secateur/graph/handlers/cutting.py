@@ -22,9 +22,13 @@ def _split(call: Called) -> Any:
         pieces = call.run()
     dim = call.get("dim", default=0) % call["tensor"].dim()
     listed = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * (len(pieces) - 1)
-    # The last of equal pieces is what is left over.
     for piece, size in zip(pieces, listed, strict=False):
         size_given(call.tracer, piece, dim, size, "split")
+    if isinstance(sizes, TracedSize):
+        # The last of equal pieces is what is left over: never more than that.
+        last = pieces[-1]
+        if len(pieces) == 1 or last.shape[dim] < plain(sizes):
+            _stays_beyond(call.tracer, labels_along(call.tracer.labels_of(last), dim), sizes, last.shape[dim])
     return pieces
 
 
@@ -169,7 +173,7 @@ def _cut_at_size(tracer: Tracer, labels: Labels | None, bound: TracedSize, lengt
 
 
 def _stays_beyond(tracer: Tracer, labels: Labels | None, size: int, length: int) -> None:
-    """A size that is greater than an axis is long must stay so."""
+    """A size that is no less than an axis is long must stay so."""
     if isinstance(size, TracedSize) and size.source.tracer is tracer:
         end = Expression.of(length if labels is None else Count(labels))
         size.source.keeps_relation(operator.ge, size.source.size + -end)

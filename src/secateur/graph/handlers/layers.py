@@ -72,29 +72,39 @@ def _own_sizes(call: Called) -> Any:
         return call.run()
 
 
-@handles(F.layer_norm, F.rms_norm, arguments="input normalized_shape")
+@handles(F.layer_norm, F.rms_norm, arguments="input normalized_shape weight")
 def _layer_norm(call: Called) -> Any:
     tracer, tensor, shape = call.tracer, call["input"], call["normalized_shape"]
+    counted = tracer.in_own_sizes and call.get("weight") is None
     first = tensor.dim() - len(shape)
     for position, size in enumerate(shape):
         labels = labels_along(tracer.labels_of(tensor), first + position)
-        if labels is not None and tracer.in_own_sizes:
+        if labels is not None and counted:
             tracer.count_by(f"normalized_shape[{position}]", labels)
         size_given(tracer, tensor, first + position, size, call.name)
     return call.run()
 
 
-@handles(F.batch_norm, F.instance_norm, arguments="input")
-@handles(F.group_norm, torch.group_norm, arguments="input num_groups")
+@handles(F.batch_norm, arguments="input running_mean running_var weight bias training momentum eps")
+@handles(F.instance_norm, arguments="input running_mean running_var weight")
+@handles(F.group_norm, torch.group_norm, arguments="input num_groups weight")
 def _channel_norm(call: Called) -> Any:
     """Without parameters or statistics, only the module's attribute says how many channels there are."""
     if isinstance(call.get("num_groups"), TracedSize):
         tie_to_constant(call.tracer, call["num_groups"], f"number of groups of {call.name}")
-    labels = labels_along(call.tracer.labels_of(call["input"]), 1)
-    if labels is not None and call.tracer.in_own_sizes:
-        attribute = "num_channels" if "group" in call.name else "num_features"
-        call.tracer.count_by(attribute, labels)
-    return call.run()
+    if call.tracer.in_own_sizes and call.get("weight") is None and call.get("running_mean") is None:
+        labels = labels_along(call.tracer.labels_of(call["input"]), 1)
+        if labels is not None:
+            call.tracer.count_by("num_channels" if "group" in call.name else "num_features", labels)
+    return call.run() if call.func is not F.batch_norm or call.get("training") else _batch_norm(call)
+
+
+def _batch_norm(call: Called) -> Any:
+    """In evaluation: a single operator, without the empty tensors that training would fill."""
+    arguments = (call.get(name) for name in ("input", "weight", "bias", "running_mean", "running_var"))
+    momentum, eps = call.get("momentum", default=0.1), call.get("eps", default=1e-5)
+    cudnn = torch.backends.cudnn.enabled
+    return call.tracer.run_whole(torch.ops.aten.batch_norm.default, *arguments, False, momentum, eps, cudnn)
 
 
 @handles(F.scaled_dot_product_attention, arguments="query key value attn_mask dropout_p is_causal")

@@ -107,7 +107,7 @@ def _repeat(call: Called) -> Any:
         before = dim - (result.dim() - tensor.dim())
         if not isinstance(count, TracedSize):
             continue
-        if before < 0 or tensor.shape[before] == 1:
+        if plain(count) > 1 and (before < 0 or tensor.shape[before] == 1):
             factors.append(new_axis(call, dim, count))
         else:
             tie_to_constant(tracer, count, f"how often {call.name} repeats")

@@ -20,7 +20,7 @@ from secateur.graph.algebra import Operand
 from secateur.graph.labels import Factor, Factors, Facts, Labels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class Masked:
     """An argument whose removed indices must be zero for masking to equal removal: it is summed over them."""
 
@@ -28,7 +28,7 @@ class Masked:
     factor: Factor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class Extents:
     """The multiply-adds of one call: a constant times the number of kept entries of each label array."""
 
@@ -36,7 +36,7 @@ class Extents:
     arrays: tuple[Labels, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class Term:
     """An operand of a contraction; ``tensor`` is None for an intermediate result that no one can mask."""
 
@@ -122,6 +122,8 @@ class OpCall:
 
     def fix_dims(self, factors: Factors, dims: Sequence[int], what: str) -> Factors:
         """Pin what could leave along ``dims``, and return the others; those with rows there lose the same of each."""
+        if all(d not in dims for f in factors for d in f.dims):
+            return factors
         result = []
         for factor in factors:
             if factor.free in dims:
@@ -255,6 +257,9 @@ _AnyRule = Callable[..., Sequence[Factors]]
 
 RULES: dict[str, Rule] = {}
 """Operator name (``aten.add``) to rule."""
+
+WHOLE = frozenset({"aten.linear", "aten.batch_norm"})
+"""Operators that torch composes of others, and that are followed whole (``Tracer.run_whole``)."""
 
 
 def names(text: str) -> tuple[str, ...]:

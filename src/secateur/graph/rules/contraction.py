@@ -38,10 +38,6 @@ for _name, (_spec, _operands, _added) in PRODUCTS.items():
     rule(_name, spec=_spec, operands=_operands, added=_added)(_product)
 
 
-WHOLE = frozenset({"aten.linear"})
-"""Operators that torch composes of others, and that are followed whole (``Tracer.run_whole``)."""
-
-
 @rule("linear")
 def linear(call: OpCall) -> Sequence[Factors]:
     """A linear layer over any number of dimensions before the last."""
@@ -91,21 +87,21 @@ def trilinear(call: OpCall) -> Sequence[Factors]:
 def convolution(call: OpCall) -> Sequence[Factors]:
     """Plain, grouped, depthwise and transposed convolutions in any number of dimensions."""
     weight = call.fix_dims(call.factors("weight"), range(2, call["weight"].dim()), "kernel position")
-    weight = tuple(algebra.collapse(call.facts, f, f.free, f"convolved together ({call.site})") for f in weight)
-    inputs = call.fix_dims(call.factors("input"), _under_a_kernel(call), "position under a kernel")
-    together = [
-        algebra.collapse(call.facts, f, f.free, f"convolved together ({call.site})") if 1 in f.dims else f
-        for f in inputs
-    ]
-    rest = tuple(f for f in together if f.free != 1)
-    incoming = tuple(f for f in together if f.free == 1)
+    together = f"convolved together ({call.site})"
+    weight = tuple([algebra.collapse(call.facts, f, f.free, together) for f in weight])
+    inputs = call.factors("input")
+    if any(f.dims != (1,) for f in inputs):
+        inputs = call.fix_dims(inputs, _under_a_kernel(call), "position under a kernel")
+        inputs = tuple(algebra.collapse(call.facts, f, f.free, together) if 1 in f.dims else f for f in inputs)
+    rest = tuple([f for f in inputs if f.free != 1])
+    incoming = tuple([f for f in inputs if f.free == 1])
     channels = (_plain_channels if call["groups"] == 1 else _grouped_channels)(call, incoming, weight)
     _count_macs(call, rest, weight)
     if call["bias"] is not None:
         call.produced.extend(f.labels for f in call.factors("bias"))
         bias, extents = call.factors("bias"), tuple(call["bias"].shape)
         channels = algebra.align(call.facts, [Operand(channels, extents), Operand(bias, extents)], call.site)
-    return [(*rest, *(f.moved([1]) for f in channels))]
+    return [(*rest, *[Factor((1,), f.labels) for f in channels])]
 
 
 def _under_a_kernel(call: OpCall) -> list[int]:
@@ -123,15 +119,15 @@ def _under_a_kernel(call: OpCall) -> list[int]:
 
 def _plain_channels(call: OpCall, incoming: Factors, weight: Factors) -> Factors:
     axis_in, axis_out = (0, 1) if call["transposed"] else (1, 0)
-    mine = tuple(f for f in weight if axis_in in f.dims)
+    mine = [f for f in weight if axis_in in f.dims]
     extents = (call["weight"].shape[axis_in],)
-    operands = [Operand(tuple(f.moved({old: 0}) for f in fs), extents) for fs, old in ((mine, axis_in), (incoming, 1))]
+    operands = [Operand(tuple([Factor((0,), f.labels) for f in factors]), extents) for factors in (mine, incoming)]
     summed = algebra.align(call.facts, operands, call.site)
-    call.consumed.extend(f.labels for f in mine)
-    call.masked.extend(Masked(call["input"], f.moved([1])) for f in summed)
-    out = tuple(f for f in weight if axis_out in f.dims)
-    call.produced.extend(f.labels for f in out)
-    return tuple(f.moved({axis_out: 0}) for f in out)
+    call.consumed.extend([f.labels for f in mine])
+    call.masked.extend([Masked(call["input"], Factor((1,), f.labels)) for f in summed])
+    out = [f.labels for f in weight if axis_out in f.dims]
+    call.produced.extend(out)
+    return tuple([Factor((0,), labels) for labels in out])
 
 
 def _grouped_channels(call: OpCall, incoming: Factors, weight: Factors) -> Factors:
@@ -149,18 +145,15 @@ def _grouped_channels(call: OpCall, incoming: Factors, weight: Factors) -> Facto
     per_group = call["input"].shape[1] // groups
     # The axis of length channels is grouped; the other is shared by all groups.
     shared, grouped = (weight_out, weight_in) if transposed else (weight_in, weight_out)
-    if theirs is not None and call.resizable and groups >= (call["weight"].shape[1] if shared is not None else 1):
+    enough = groups >= (call["weight"].shape[1] if shared is not None else 1)
+    if theirs is not None and grouped is not None and call.resizable and enough:
         return _whole_groups(call, theirs, grouped, shared, per_group)
     return _within_groups(call, theirs, grouped, shared, per_group)
 
 
-def _whole_groups(
-    call: OpCall, theirs: Labels, grouped: Labels | None, shared: Labels | None, per_group: int
-) -> Factors:
+def _whole_groups(call: OpCall, theirs: Labels, grouped: Labels, shared: Labels | None, per_group: int) -> Factors:
     groups, transposed = call["groups"], call["transposed"]
     reason = f"whole convolution groups leave ({call.site})"
-    if grouped is None:
-        return ()
     if shared is not None:
         call.fix(shared, "width of a convolution group, whose groups leave whole")
     rows = grouped.reshape(groups, -1)

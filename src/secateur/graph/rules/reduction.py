@@ -154,7 +154,7 @@ def glu(call: OpCall) -> Sequence[Factors]:
     return [tuple(result)]
 
 
-@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+@rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 @rule("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "_batch_norm_with_update_functional")
 @rule("_batch_norm_no_update", "cudnn_batch_norm", "miopen_batch_norm")
 def batch_norm(call: OpCall) -> Sequence[Factors]:
