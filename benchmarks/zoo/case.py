@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -24,7 +25,7 @@ CHECKS = ("runs", "shapes", "equal", "ties", "heads", "training", "again", "save
 
 _SHOWN_REASONS = 12
 
-_REPEATS = 2
+_REPEATS = 4
 
 _SLOW = 3.0
 """Seconds beyond which nothing is repeated."""
@@ -126,6 +127,7 @@ class Case:
         seconds = []
         for _ in range(_REPEATS):
             model = built(self.entry)
+            gc.collect()
             with measured() as found:
                 self.library.prune(self.entry, model, inputs)
             seconds.append(found.seconds)

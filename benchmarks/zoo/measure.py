@@ -16,13 +16,11 @@ class Measured:
     """Filled in when the work has ended.
 
     Attributes:
-        seconds: of this process's processor time, which neighbours on the machine don't change.
-        wall: seconds that passed.
+        seconds: that passed; some kernels count a process's own time in steps that are longer than a case.
         peak: largest resident memory, MiB.
     """
 
     seconds: float = 0.0
-    wall: float = 0.0
     peak: float = 0.0
 
 
@@ -31,11 +29,11 @@ def measured() -> Iterator[Measured]:
     """Measure the body; the peak is that of the body alone (Linux)."""
     result = Measured()
     (_PROCESS / "clear_refs").write_text("5")  # sets the peak back to what is resident now
-    cpu, wall = time.process_time(), time.perf_counter()
+    started = time.perf_counter()
     try:
         yield result
     finally:
-        result.seconds, result.wall = time.process_time() - cpu, time.perf_counter() - wall
+        result.seconds = time.perf_counter() - started
         result.peak = _status("VmHWM")
 
 

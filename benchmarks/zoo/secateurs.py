@@ -35,7 +35,7 @@ class _Secateur:
             graph = secateur.trace(model, **_entry_point(entry, inputs))
             scores = secateur.importance.Magnitude()(graph, model)
             plan = secateur.plan(graph, scores, COEFFICIENT)
-            small = secateur.apply(model, plan)
+            small = secateur.apply(model, plan, inplace=True)  # as the peer does
         reasons = Counter(_without_place(reason) for item in graph.unprunable for reason in item.reasons)
         told = [str(w.message) for w in caught if issubclass(w.category, secateur.SecateurWarning)]
         return Pruned(small, plan, reasons.most_common(), list(graph.missing_rules), told)

@@ -12,10 +12,6 @@ from .worker import UNFINISHED
 
 Record = dict[str, Any]
 
-_TICK = 0.004
-"""Seconds by which some kernels count a process's time: a shorter one may be given as none."""
-
-
 def summary(records: dict[str, list[Record]]) -> dict[str, Any]:
     """Shares, medians and extremes of every library, and both held against each other."""
     both = _both_pruned(records)
@@ -87,7 +83,7 @@ def _ratio(both: list[tuple[Record, Record]]) -> dict[str, Any]:
     """Seconds of Secateur over Torch-Pruning's, over the models that both ran."""
     if not both:
         return {"models": 0}
-    ours, theirs = ([max(pair[i]["seconds"], _TICK) for pair in both] for i in (0, 1))
+    ours, theirs = ([pair[i]["seconds"] for pair in both] for i in (0, 1))
     return {
         "models": len(both),
         "of_medians": statistics.median(ours) / statistics.median(theirs),

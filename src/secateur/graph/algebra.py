@@ -31,7 +31,7 @@ class Operand:
         if not shift:
             return cls(factors, tuple(shape))
         to = range(shift, rank)
-        return cls(tuple(f.moved(to) for f in factors), (1,) * shift + tuple(shape))
+        return cls(tuple([f.moved(to) for f in factors]), (1,) * shift + tuple(shape))
 
 
 def collapse(facts: Facts, factor: Factor, onto: int, reason: str) -> Factor:
@@ -73,9 +73,9 @@ def align(facts: Facts, operands: Sequence[Operand], where: str) -> Factors:
 
 def _compatible(facts: Facts, operands: Sequence[Operand], where: str) -> list[Factors]:
     """The operands' factors, with split axes collapsed where another operand sees their dimensions differently."""
-    dims_sets = {f.dims for operand in operands for f in operand.factors}
-    if all(len(dims) == 1 for dims in dims_sets):
+    if all(len(f.dims) == 1 for operand in operands for f in operand.factors):
         return [operand.factors for operand in operands]
+    dims_sets = {f.dims for operand in operands for f in operand.factors}
     rows = {d for dims in dims_sets for d in dims[:-1]}
     operands = [_without_fixed_rows(facts, operand, rows) for operand in operands]
     dims_sets = {f.dims for operand in operands for f in operand.factors}

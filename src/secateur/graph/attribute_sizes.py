@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -171,6 +170,11 @@ def _lengths(module: nn.Module) -> dict[str, tuple[str, int]]:
     return _table(type(module))
 
 
-@cache
-def _table(cls: Any) -> dict[str, tuple[str, int]]:
-    return next((table for base, table in _TORCH.items() if issubclass(cls, base)), {})
+def _table(cls: type[nn.Module]) -> dict[str, tuple[str, int]]:
+    if cls not in _TABLES:
+        _TABLES[cls] = next((table for base, table in _TORCH.items() if issubclass(cls, base)), {})
+    return _TABLES[cls]
+
+
+_TABLES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {}
+"""Entries of ``_TORCH`` by class, found once."""

@@ -39,8 +39,7 @@ class _Builder:
         self._trace = trace
         self._solution = solution
         self._components = components
-        tensors = named_tensors(model)
-        self._buffers = named_buffers(model).keys()
+        tensors, self._buffers = named_tensors(model), named_buffers(model).keys()
         self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in trace.tied}
         self._owner = {name: components.names[components.of(name) or 0] for name in self._shapes}
         lengths = [len(axis.labels) for axis in trace.axes]

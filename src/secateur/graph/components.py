@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import chain
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ def component_map(model: nn.Module, components: Mapping[str, ComponentSpec] | No
                     f"components {owner[path]!r} and {name!r} both claim {path!r}; leave it to one of them"
                 )
     for child, module in model.named_children():
-        if named_tensors(module):
+        if any(True for _ in chain(module.parameters(), module.buffers())):
             owner.setdefault(child, child)
     owner.setdefault("", ROOT)
     return _used_map(model, owner, list(components or {}))

@@ -14,6 +14,7 @@ import numpy as np
 
 from secateur.graph.labels import Labels
 
+_ONE = Fraction(1)
 _MOST_TERMS = 8
 _MOST_ATOMS = 8
 
@@ -81,9 +82,7 @@ class Expression:
     @classmethod
     def of(cls, value: int | Fraction | Atom) -> Expression:
         """A plain number, or one atom."""
-        return cls(
-            (Term(Fraction(1), (value,)),) if isinstance(value, (Count, Attribute)) else (Term(Fraction(value)),)
-        )
+        return cls((Term(_ONE, (value,)),) if isinstance(value, (Count, Attribute)) else (Term(Fraction(value)),))
 
     def atoms(self) -> Iterator[Atom]:
         """All atoms, in order."""

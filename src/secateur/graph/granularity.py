@@ -34,7 +34,7 @@ def chosen_granularity(
         TraceError: an unknown choice, or a pattern that matches no module.
     """
     chosen: Mapping[str, Granularity] = granularity if isinstance(granularity, Mapping) else {"*": granularity}
-    known = set(paths)
+    known = set(paths) if chosen.keys() != {"*"} else {""}
     for pattern, choice in chosen.items():
         if choice not in get_args(Granularity):
             options = ", ".join(map(repr, get_args(Granularity)))

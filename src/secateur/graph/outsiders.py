@@ -9,14 +9,15 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import warn
-from secateur.graph.walk import modules_in, parameters_in
+from secateur.graph.walk import modules_in
 
 
 @contextmanager
 def warning_of_outsiders(model: nn.Module) -> Iterator[None]:
     """Warn of modules that run meanwhile and hold parameters that the model doesn't have."""
-    modules = {id(module) for module in modules_in(model)}
-    parameters = {id(parameter) for parameter in parameters_in(model)}
+    inside = modules_in(model)
+    modules = set(map(id, inside))
+    parameters = {id(parameter) for module in inside for parameter in module._parameters.values()}
     found: dict[str, None] = {}
 
     def look(module: nn.Module, args: Any) -> None:

@@ -117,6 +117,8 @@ class SizeChecks:
         return {tie: times * ratio for tie, times in form.items()}
 
     def _is_identity(self, size: Expression) -> bool:
+        if all(len(term.up) <= 1 and not term.down for term in size.terms):
+            return not any(self._sum(size).values())
         forms = {id(atom): self._form(atom) for atom in size.atoms()}
         ties = {tie for form in forms.values() for tie in form}
         for _ in range(_POINTS if ties != {_ALWAYS} else 1):
@@ -127,6 +129,14 @@ class SizeChecks:
             if _value(size, values) != 0:
                 return False
         return True
+
+    def _sum(self, size: Expression) -> _Form:
+        """The form of an expression whose terms are atoms, or numbers."""
+        total: _Form = {}
+        for term in size.terms:
+            for tie, times in (self._form(term.up[0]) if term.up else {_ALWAYS: Fraction(1)}).items():
+                total[tie] = total.get(tie, Fraction(0)) + times * term.times
+        return total
 
     def _stays_whole(self, size: Expression, coarsen: Coarsen) -> bool:
         """Whether a size stays a whole number, once the ties that it counts are coarse enough."""

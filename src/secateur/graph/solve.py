@@ -157,6 +157,15 @@ class _Counts:
 
     def satisfied(self, constraint: EqualCounts) -> bool:
         """Take in a constraint if blocks and ties can express it; False if its indices must be equated."""
+        rows = self._rows_of_one_group(constraint)
+        if rows is not None:
+            group, positions = rows
+            inside = np.zeros(len(self._blocks[group]), dtype=np.int64)
+            inside[positions] = np.arange(1, len(positions) + 1)[:, None]
+            cells = _equal_cells(_cut(self._blocks[group], inside))
+            if cells is not None:
+                self._blocks[group] = cells
+            return cells is not None
         ordered = [np.sort(self._channel_of[entry.labels]) for entry in constraint.entries]
         weights = [entry.weight for entry in constraint.entries]
         if len(set(weights)) == 1 and all(np.array_equal(ordered[0], other) for other in ordered[1:]):
@@ -179,6 +188,25 @@ class _Counts:
             # All entries have as much of every group, so that each group by itself keeps them equal.
             return self._partition({group: known for group, known in subsets.items() if len(known) > 1}, tied=False)
         return self._partition(subsets, tied=True)
+
+    def _rows_of_one_group(self, constraint: EqualCounts) -> tuple[int, Labels] | None:
+        """The group, and positions in it, shape (rows, columns), of the plainest constraint: disjoint rows of a group.
+
+        It is what splitting an axis into heads, or into the groups of a norm, asks for.
+        """
+        first = constraint.entries[0]
+        if any(e.weight != first.weight or e.labels.shape != first.labels.shape for e in constraint.entries):
+            return None
+        channels = self._channel_of[np.stack([entry.labels.ravel() for entry in constraint.entries])]
+        groups = self._group_of[channels]
+        group = int(groups.flat[0])
+        if group == NO_GROUP or np.count_nonzero(groups != group):
+            return None
+        positions = self._solution.position[channels]
+        # Each but once.
+        if np.bincount(positions.ravel()).max() > 1:
+            return None
+        return group, positions
 
     def _parts(self, ordered: Labels) -> dict[int, tuple[Labels, int]] | None:
         """Of channels in ascending order: by group, positions and how often each occurs; None if not equally often."""
@@ -223,9 +251,7 @@ class _Counts:
                 cells = _cut(cells, inside)
                 inside[:] = 0
             inside[subset] = number
-        cells = _cut(cells, inside)
-        sizes = np.bincount(cells)
-        return None if len(np.unique(sizes)) != 1 or sizes[0] == 1 else np.asarray(cells)
+        return _equal_cells(_cut(cells, inside))
 
     def kept(self, labels: Labels) -> dict[int, int] | None:
         """How many of these labels stay, as multiples of the fraction that each tie keeps (tie -1: those that stay).
@@ -235,13 +261,14 @@ class _Counts:
         channels = self._solution.channel_of[labels[labels != NONE]]
         groups = self._solution.group_of[channels]
         result = {-1: int((groups == NO_GROUP).sum() + (labels == NONE).sum())}
-        for group in np.unique(groups[groups != NO_GROUP]):
+        for group in sorted(set(groups.tolist()) - {NO_GROUP}):
             blocks = self._blocks[group]
             times = np.bincount(self._solution.position[channels[groups == group]], minlength=len(blocks))
-            _, first = np.unique(blocks, return_index=True)
-            if (times != times[first][blocks]).any():
-                return None
-            root = self._root(int(group))
+            if times.min() != times.max():
+                _, first = np.unique(blocks, return_index=True)
+                if (times != times[first][blocks]).any():
+                    return None
+            root = self._root(group)
             result[root] = result.get(root, 0) + int(times.sum())
         return result
 
@@ -293,6 +320,12 @@ def _cut(cells: Labels, parts: Labels) -> Labels:
     """The cells cut by parts: the same number for equal pairs of both."""
     _, finer = np.unique(cells * (int(parts.max()) + 1) + parts, return_inverse=True)
     return np.asarray(finer)
+
+
+def _equal_cells(cells: Labels) -> Labels | None:
+    """The cells, if all are equally large, and larger than one."""
+    sizes = np.bincount(cells)
+    return None if sizes.min() != sizes.max() or sizes[0] == 1 else cells
 
 
 def _by_first(blocks: Labels) -> Labels:

@@ -51,10 +51,17 @@ def _tally(arrays: Sequence[IntArray], kind_of: IntArray) -> tuple[IntArray, Int
     stride = int(kinds.max(initial=0)) + 1
     keys = np.repeat(np.arange(len(flat)) * stride, lengths) + kinds
     # Neighbours are mostly alike, so that little is left to sort once runs are single entries.
-    ends = np.flatnonzero(np.diff(keys, append=-1))
+    ends = _ends(keys)
     heads, runs = keys[ends], np.diff(ends, prepend=-1)
     order = np.argsort(heads, kind="stable")
     heads, runs = heads[order], runs[order]
-    last = np.flatnonzero(np.diff(heads, append=-1))
+    last = _ends(heads)
     rows, values = np.divmod(heads[last], stride)
     return rows, values - 1, np.diff(np.cumsum(runs)[last], prepend=0)
+
+
+def _ends(values: IntArray) -> IntArray:
+    """Where each run of equal neighbours ends."""
+    ends = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=ends[:-1])
+    return np.flatnonzero(ends)

@@ -42,7 +42,6 @@ from secateur.graph.storage import named_buffers, named_tensors
 from secateur.graph.structure import structure_unchanged, warning_of_changed_parameters
 from secateur.graph.tracer import Tracer, WholeAt
 from secateur.graph.unreached import Unreached, settle_unreached
-from secateur.graph.walk import named_modules
 
 
 def trace(
@@ -96,7 +95,7 @@ def trace(
     warn_of_sharing(model)
     owners = component_map(model, components)
     protected = _protected(model, protect)
-    chosen = chosen_granularity(granularity, (path for path, _ in named_modules(model)))
+    chosen = chosen_granularity(granularity, (path for path, _ in model.named_modules()))
     run_again = partial(_analysed, model, entry_point, owners, protected)
     with warning_of_outsiders(model), warning_of_changed_parameters(model):
         found = run_again(whole_where_chosen(chosen))

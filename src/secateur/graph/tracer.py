@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode_temporarily
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from secateur.graph.by_tensor import ByTensor
 from secateur.graph.components import ComponentMap
@@ -175,6 +175,13 @@ class Tracer(EagerDispatchMode):
         """Note that an attribute of the running module counts these labels."""
         self.trace.counted.append((f"{self.module_path}.{attribute}".lstrip("."), labels))
 
+    def holds(self, name: str, tensor: torch.Tensor | None) -> bool:
+        """Whether a tensor is the running module's own parameter or buffer of this name, which surgery shrinks."""
+        if tensor is None:
+            return False
+        full = f"{self.module_path}.{name}".lstrip(".")
+        return self.state(tensor).owner == self.trace.tied.get(full, full)
+
     @contextmanager
     def counting(self) -> Iterator[dict[str, Labels]]:
         """What the operators run meanwhile count by an argument, by the argument's name."""
@@ -239,7 +246,7 @@ class Tracer(EagerDispatchMode):
         followed = _get_current_dispatch_mode() is self and not torch.is_grad_enabled()
         if not followed or torch._C._functorch.peek_interpreter_stack() is not None or not is_plain(args):
             return func(*args)
-        with _pop_mode_temporarily():
+        with torch._C._DisableTorchDispatch():
             return self.__torch_dispatch__(func, (), args)
 
     def _understand(

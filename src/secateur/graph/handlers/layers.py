@@ -75,7 +75,7 @@ def _own_sizes(call: Called) -> Any:
 @handles(F.layer_norm, F.rms_norm, arguments="input normalized_shape weight")
 def _layer_norm(call: Called) -> Any:
     tracer, tensor, shape = call.tracer, call["input"], call["normalized_shape"]
-    counted = tracer.in_own_sizes and call.get("weight") is None
+    counted = tracer.in_own_sizes and not tracer.holds("weight", call.get("weight"))
     first = tensor.dim() - len(shape)
     for position, size in enumerate(shape):
         labels = labels_along(tracer.labels_of(tensor), first + position)
@@ -89,10 +89,10 @@ def _layer_norm(call: Called) -> Any:
 @handles(F.instance_norm, arguments="input running_mean running_var weight")
 @handles(F.group_norm, torch.group_norm, arguments="input num_groups weight")
 def _channel_norm(call: Called) -> Any:
-    """Without parameters or statistics, only the module's attribute says how many channels there are."""
+    """Where a module doesn't hold parameters or statistics, only its attribute says how many channels there are."""
     if isinstance(call.get("num_groups"), TracedSize):
         tie_to_constant(call.tracer, call["num_groups"], f"number of groups of {call.name}")
-    if call.tracer.in_own_sizes and call.get("weight") is None and call.get("running_mean") is None:
+    if call.tracer.in_own_sizes and not any(call.tracer.holds(n, call.get(n)) for n in ("weight", "running_mean")):
         labels = labels_along(call.tracer.labels_of(call["input"]), 1)
         if labels is not None:
             call.tracer.count_by("num_channels" if "group" in call.name else "num_features", labels)
