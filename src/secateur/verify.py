@@ -33,7 +33,8 @@ from secateur.graph.graph import DependencyGraph
 from secateur.graph.parting import ADVICE, parting
 from secateur.graph.randomness import same_randomness
 from secateur.graph.repeatability import difference_between_runs
-from secateur.graph.solve import Solution, solve
+from secateur.graph.solution import Solution
+from secateur.graph.solve import solve
 from secateur.graph.storage import tied_names
 from secateur.graph.trace import run_traced
 from secateur.graph.tracer import Tracer

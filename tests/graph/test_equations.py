@@ -23,7 +23,7 @@ from secateur.graph.equations import SizeEquations
 from secateur.graph.expression import Attribute, Count, Expression
 from secateur.graph.labels import NONE, Comparison, Facts, Labels, Relation, SizeEquation, Whole
 from secateur.graph.size_checks import SizeChecks
-from secateur.graph.solve import Solution
+from secateur.graph.solution import Solution
 from secateur.importance import Random
 
 X = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from secateur.graph import DependencyGraph, trace
+from secateur.graph.labels import Facts, Labels
+
+solving: Any = sys.modules["secateur.graph.solve"]
 
 
 class Split(nn.Module):
@@ -166,3 +171,36 @@ def test_rows_of_several_groups_are_blocks_of_each() -> None:
     queries_and_keys, values = graph.groups
     assert queries_and_keys.members[0].indices[0].tolist() == [0, 4]
     assert values.members[0].indices[0].tolist() == [8]
+
+
+class Chain(nn.Module):
+    """Layers as wide as the one before, by the code; the first keeps its width."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(12, 12) for _ in range(depth))
+        self.first, self.last = nn.Linear(5, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x).view(len(x), 12)
+        for layer in self.layers:
+            h = layer(h).cos().view(len(x), h.shape[-1])
+        return self.last(h)
+
+
+@pytest.mark.parametrize("depth", [3, 60])
+def test_what_one_width_pins_is_followed_to_the_end_at_once(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a layer in every round: that would be quadratic in the number of layers."""
+    rounds: list[int] = []
+    connected = solving.connected
+
+    def counted(facts: Facts) -> Labels:
+        rounds.append(1)
+        return connected(facts)
+
+    monkeypatch.setattr(solving, "connected", counted)
+    graph = trace(Chain(depth), torch.randn(4, 5))
+    assert not graph.groups
+    assert len(rounds) <= 3
+    told = {item.parameter: item.reasons for item in graph.unprunable}
+    assert all(any("equal in number" in reason for reason in told[f"layers.{i}.bias"]) for i in range(depth))

@@ -20,7 +20,7 @@ from secateur.graph.groups import Component, Consumer, Flow, Group, Member, Para
 from secateur.graph.labels import Labels
 from secateur.graph.reasons import reasons_by_row
 from secateur.graph.record import Trace
-from secateur.graph.solve import NO_GROUP, Solution
+from secateur.graph.solution import NO_GROUP, Solution
 from secateur.graph.storage import named_buffers, named_tensors
 from secateur.graph.tally import tally
 

@@ -20,7 +20,7 @@ from secateur.graph.expression import Atom, Attribute, Count, Expression
 from secateur.graph.labels import NONE, EqualCounts, Facts, Labels, SizeEquation
 
 if TYPE_CHECKING:
-    from secateur.graph.solve import Solution
+    from secateur.graph.solution import Solution
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ import numpy as np
 from secateur.errors import TraceError
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.record import Trace
-from secateur.graph.solve import Solution
+from secateur.graph.solution import Solution
 from secateur.graph.tracer import WholeAt
 
 Granularity = Literal["auto", "width", "heads"]

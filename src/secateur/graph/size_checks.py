@@ -19,7 +19,7 @@ from secateur.graph.expression import Atom, Count, Expression, Term
 from secateur.graph.labels import NONE, Counted, EqualCounts, Facts, Labels, Whole
 
 if TYPE_CHECKING:
-    from secateur.graph.solve import Solution
+    from secateur.graph.solution import Solution
 
 Kept = Callable[[Labels], "dict[int, int] | None"]
 """How many of some labels stay, as multiples of the fractions that ties keep (tie -1: all); None if it depends."""

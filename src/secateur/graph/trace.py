@@ -37,7 +37,8 @@ from secateur.graph.refusals import check_model
 from secateur.graph.run_failure import advice
 from secateur.graph.sharing import warn_of_sharing
 from secateur.graph.sizes import SizeMode
-from secateur.graph.solve import Solution, solve
+from secateur.graph.solution import Solution
+from secateur.graph.solve import solve
 from secateur.graph.storage import named_buffers, named_tensors
 from secateur.graph.structure import structure_unchanged, warning_of_changed_parameters
 from secateur.graph.tracer import Tracer, WholeAt
