@@ -12,6 +12,7 @@ from .worker import UNFINISHED
 
 Record = dict[str, Any]
 
+
 def summary(records: dict[str, list[Record]]) -> dict[str, Any]:
     """Shares, medians and extremes of every library, and both held against each other."""
     both = _both_pruned(records)
@@ -22,6 +23,7 @@ def summary(records: dict[str, list[Record]]) -> dict[str, Any]:
             for name, found in records.items()
         },
         "ratio": _ratio(both),
+        "ratio_where_ok": _ratio([pair for pair in both if all(r["fully_ok"] for r in pair)]),
         "missing_rules": Counter(rule for r in records.get("secateur", []) for rule in set(r.get("missing_rules", ()))),
     }
 
