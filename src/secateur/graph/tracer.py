@@ -238,14 +238,16 @@ class Tracer(EagerDispatchMode):
             self.following = False
         return result
 
-    def run_whole(self, func: Any, *args: Any) -> Any:
-        """Run an operator that torch composes of others by the rule that it has as a whole: fewer steps to follow.
+    def runs_whole(self, arguments: Iterable[Any]) -> bool:
+        """Whether an operator that torch composes of others can be run as one: by its own rule, in fewer steps.
 
-        Where its parts must be seen (gradients are taken, ``torch.vmap``, tensors of other classes), they are.
+        Its parts must be seen where gradients are taken, under ``torch.vmap``, and of tensors of other classes.
         """
         followed = _get_current_dispatch_mode() is self and not torch.is_grad_enabled()
-        if not followed or torch._C._functorch.peek_interpreter_stack() is not None or not is_plain(args):
-            return func(*args)
+        return followed and torch._C._functorch.peek_interpreter_stack() is None and is_plain(arguments)
+
+    def run_whole(self, func: Any, *args: Any) -> Any:
+        """Run such an operator as one."""
         with torch._C._DisableTorchDispatch():
             return self.__torch_dispatch__(func, (), args)
 

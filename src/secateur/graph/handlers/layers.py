@@ -37,7 +37,10 @@ def _convolution(call: Called) -> Any:
 
 @handles(F.linear, arguments="input weight bias")
 def _linear(call: Called) -> Any:
-    return call.tracer.run_whole(torch.ops.aten.linear.default, call["input"], call["weight"], call.get("bias"))
+    arguments = (call["input"], call["weight"], call.get("bias"))
+    if not call.tracer.runs_whole(arguments):
+        return call.run()
+    return call.tracer.run_whole(torch.ops.aten.linear.default, *arguments)
 
 
 @handles(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, arguments="")
@@ -96,15 +99,16 @@ def _channel_norm(call: Called) -> Any:
         labels = labels_along(call.tracer.labels_of(call["input"]), 1)
         if labels is not None:
             call.tracer.count_by("num_channels" if "group" in call.name else "num_features", labels)
-    return call.run() if call.func is not F.batch_norm or call.get("training") else _batch_norm(call)
+    return _batch_norm(call) if call.func is F.batch_norm and not call.get("training") else call.run()
 
 
 def _batch_norm(call: Called) -> Any:
     """In evaluation: a single operator, without the empty tensors that training would fill."""
-    arguments = (call.get(name) for name in ("input", "weight", "bias", "running_mean", "running_var"))
-    momentum, eps = call.get("momentum", default=0.1), call.get("eps", default=1e-5)
-    cudnn = torch.backends.cudnn.enabled
-    return call.tracer.run_whole(torch.ops.aten.batch_norm.default, *arguments, False, momentum, eps, cudnn)
+    tensors = tuple(call.get(name) for name in ("input", "weight", "bias", "running_mean", "running_var"))
+    if not call.tracer.runs_whole(tensors):
+        return call.run()
+    settings = False, call.get("momentum", default=0.1), call.get("eps", default=1e-5), torch.backends.cudnn.enabled
+    return call.tracer.run_whole(torch.ops.aten.batch_norm.default, *tensors, *settings)
 
 
 @handles(F.scaled_dot_product_attention, arguments="query key value attn_mask dropout_p is_causal")

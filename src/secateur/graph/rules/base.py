@@ -259,7 +259,7 @@ RULES: dict[str, Rule] = {}
 """Operator name (``aten.add``) to rule."""
 
 WHOLE = frozenset({"aten.linear", "aten.batch_norm"})
-"""Operators that torch composes of others, and that are followed whole (``Tracer.run_whole``)."""
+"""Operators that torch composes of others, and that are followed whole where they can be (``Tracer.runs_whole``)."""
 
 
 def names(text: str) -> tuple[str, ...]:
