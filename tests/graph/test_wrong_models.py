@@ -333,6 +333,17 @@ def test_a_model_without_forward(model: nn.Module) -> None:
         trace(model, X)
 
 
+def test_code_that_asks_for_the_very_class_of_a_size_is_told() -> None:
+    class Asking(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            width = x.shape[-1] if type(x.shape[-1]) is int else x.shape[-1][0]  # type: ignore[index]
+            return super().forward(x) / width
+
+    model = nn.Sequential(nn.Linear(4, 8), Asking(8, 2))
+    with pytest.raises(TraceError, match=r"not subscriptable\. While it is traced, .*: ask isinstance\(n, int\)"):
+        trace(model, torch.randn(3, 4))
+
+
 def test_a_forward_that_is_not_written_yet_is_the_users() -> None:
     class Later(Parts):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from secateur.graph.entry_point import EntryPoint, inputs_of
+from secateur.graph.traced_size import TracedSize
 
 
 def advice(model: nn.Module, entry_point: EntryPoint, error: Exception) -> str:
@@ -34,6 +35,10 @@ def advice(model: nn.Module, entry_point: EntryPoint, error: Exception) -> str:
         return "Batch norms in training mode need more than one row: call model.eval() first, or give more rows"
     if isinstance(error, RuntimeError) and "does not require grad" in str(error):
         return "The code takes gradients, which are off while it is traced: wrap that part in torch.enable_grad()"
+    if TracedSize.__name__ in str(error):
+        return (
+            "While it is traced, sizes are integers of a class of their own: ask isinstance(n, int), not type(n) is int"
+        )
     return "Check that example_inputs (or run=) work with model(...) outside Secateur"
 
 
