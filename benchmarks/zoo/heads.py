@@ -30,8 +30,8 @@ _SEPARATE = (
 _UNEVEN = ("attn_ratio", "dim_qk")
 """What attentions have whose values are wider than their queries and keys; their layout isn't looked at."""
 
-_CUT_BY_COUNT = ("MultiheadAttention", "SABlock", "CrossAttentionBlock")
-"""Attentions, torch's and MONAI's, that divide by their number of heads, whatever width they say a head has."""
+_CUT_BY_COUNT = ("MultiheadAttention", "SABlock", "CrossAttentionBlock", "EvaAttention")
+"""Attentions, torch's, MONAI's and timm's, that divide by their number of heads, whatever width they say a head has."""
 
 _WIDTHS = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim", "dim_head")
 
