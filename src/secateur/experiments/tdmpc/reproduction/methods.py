@@ -120,6 +120,7 @@ class Searched:
         strategy: makes it.
         which: what may shrink.
         latent: fraction of the latent state's channels to remove; what the strategy finds if not given.
+        caps: component to the most of its own parameters that may leave.
         criterion: ranks channels where there is no refit; the norm of all their weights if not given. With refit it is
             what their loss costs after it.
         minimum_width: channels that every group keeps, but not more than a third of the narrowest group's.
@@ -131,6 +132,7 @@ class Searched:
     strategy: Callable[[Settings], Strategy]
     which: Which = "both"
     latent: float | None = None
+    caps: Mapping[str, float] = field(default_factory=dict)
     criterion: Callable[[], Criterion] | None = None
     minimum_width: int = 1
     is_judged: bool = False
@@ -149,7 +151,8 @@ class Searched:
         strategy = self.strategy(_SOME)
         judges = CHOICE_SEEDS if self.is_judged else ()
         widths = (self.minimum_width,) if self.minimum_width > 1 else ()  # those without keep their names
-        return strategy, self.which, self.latent, self.criterion, judges, self.is_revisited, *widths
+        caps = (dict(self.caps),) if self.caps else ()
+        return strategy, self.which, self.latent, self.criterion, judges, self.is_revisited, *widths, *caps
 
     def run(self, job: Job) -> Pruned:
         """Score, search, cut, prove, repair and choose."""
@@ -182,7 +185,7 @@ class Searched:
         interfaces = {} if self.latent is None else {job.subject.latent.name: self.latent}
         narrowest = min(group.size for group in job.subject.graph.groups)
         least = max(1, min(self.minimum_width, narrowest // 3))
-        return Sparsity(job.target, interfaces=interfaces, minimum_width=least)
+        return Sparsity(job.target, interfaces=interfaces, minimum_width=least, caps=self.caps)
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,14 @@ METHODS: Mapping[str, Method] = {
     "sensitivity": Searched("Sensitivity", lambda s: Sensitivity(evaluations=s.evaluations), is_judged=True),
     "revisited": Searched(
         "Sensitivity, revisited", lambda s: Sensitivity(evaluations=s.evaluations), is_judged=True, is_revisited=True
+    ),
+    # What one part alone can lose shows it: a rollout feeds the errors of the dynamics, and of the latent state, back.
+    "spared": Searched(
+        "Sensitivity, dynamics spared",
+        lambda s: Sensitivity(evaluations=s.evaluations),
+        which="internal",
+        caps={"dynamics": 0.2},
+        is_judged=True,
     ),
     # Masks know nothing of the refit, and take nearly all of the policy and the latent state where much leaves: on
     # cartpole-swingup, 97 % removed, a return of 667 without a least width and 854 with it.
