@@ -58,8 +58,8 @@ def test_a_layer_that_some_runs_skip() -> None:
     file = "test_verify_repeatability.py"
     assert str(caught.value) == (
         "Counting doesn't do the same twice: the run that was traced and the one that is verified took different "
-        f"operators from operator 1 on: aten.t in left at {file}:{made + 2} (giving (6, 8)) in the one, "
-        f"aten.t in left at {file}:{skipped + 2} (giving (6, 8)) in the other; {ADVICE}"
+        f"operators from operator 1 on: aten.linear in left at {file}:{made + 2} (giving (4, 8)) in the one, "
+        f"aten.linear in left at {file}:{skipped + 2} (giving (4, 8)) in the other; {ADVICE}"
     )
 
 
