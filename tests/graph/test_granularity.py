@@ -12,6 +12,8 @@ from torch import nn
 
 from secateur.errors import TraceError
 from secateur.graph import DependencyGraph, trace
+from secateur.importance import Magnitude
+from secateur.plan import plan
 from secateur.surgery import apply
 from secateur.verify import verify
 from tests.models.case import unsettle
@@ -172,3 +174,33 @@ def test_pieces_under_a_softmax_leave_whole() -> None:
 def test_wrong_choices_are_named(granularity: Any, message: str) -> None:
     with pytest.raises(TraceError, match=message):
         trace(built(Two()), X, granularity=granularity)
+
+
+class TorchAttention(nn.Module):
+    """Torch's own attention, ten heads of four channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Linear(6, 40), nn.Linear(40, 3)
+        self.attention = nn.MultiheadAttention(40, 10, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.embed(x).relu()
+        out: torch.Tensor = self.out(self.attention(h, h, h, need_weights=False)[0])
+        return out
+
+
+def test_thirty_percent_of_a_multihead_attention() -> None:
+    """Three of ten heads, and as much of the embedding; nothing mixes, so that all of it is proved by value."""
+    model = TorchAttention().double().eval()
+    unsettle(model)
+    graph = trace(model, X)
+    made = plan(graph, Magnitude()(graph, model), 0.3)
+    small = apply(model, made)
+    assert (small.attention.num_heads, small.attention.embed_dim, small.attention.head_dim) == (7, 28, 4)
+    assert small.attention.in_proj_weight.shape == (3 * 28, 28)
+    assert small.attention.out_proj.weight.shape == (28, 28)
+    report = verify(model, small, made)
+    assert set(report.exact) == {"embed", "attention", "attention.out_proj"}
+    assert not report.mixing
+    assert report.largest_difference < 1e-12

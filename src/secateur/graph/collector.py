@@ -11,6 +11,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_RARELY = 50_000
+"""New objects before the next pass over these; Python's own number is 700."""
+
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
@@ -22,3 +25,18 @@ def collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def collector_relaxed() -> Iterator[None]:
+    """Garbage is collected rarely while the context lasts, if at all before: user code may make some, but little.
+
+    What a trace learns stays, and so would pass after pass go through all of it, and through all that there was.
+    """
+    thresholds = gc.get_threshold()
+    if thresholds[0]:
+        gc.set_threshold(max(thresholds[0], _RARELY), *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)

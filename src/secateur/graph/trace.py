@@ -16,7 +16,7 @@ from secateur.errors import SecateurError, TraceError, warn
 from secateur.graph.attribute_sizes import traced_attributes
 from secateur.graph.attributes import attributes_kept
 from secateur.graph.build import build_graph
-from secateur.graph.collector import collector_paused
+from secateur.graph.collector import collector_paused, collector_relaxed
 from secateur.graph.components import ComponentMap, ComponentPart, ComponentSpec, component_map, listed, paths_of
 from secateur.graph.einops_cache import einops_sizes_followed
 from secateur.graph.entry_point import EntryPoint, as_entry_point, inputs_of, tensors_in
@@ -146,6 +146,7 @@ def run_traced(model: nn.Module, entry_point: EntryPoint, tracer: Tracer) -> Any
             the model's submodules or parameters.
     """
     with (
+        collector_relaxed(),
         _left_alone(model, inputs_of(entry_point)),
         structure_unchanged(model),
         _without_autocast_cache(),
