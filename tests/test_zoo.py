@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from benchmarks.zoo import case
-from benchmarks.zoo.case import CHECKS, Case
-from benchmarks.zoo.entry import Entry
-from benchmarks.zoo.libraries import Pruned, library_called
-from benchmarks.zoo.summary import summary
 from torch import nn
 
 import secateur
+
+# Not by import statements: mypy knows these modules by the names under which the benchmarks import each other.
+case: Any = import_module("benchmarks.zoo.case")
+summary: Any = import_module("benchmarks.zoo.summary").summary
+Entry: Any = import_module("benchmarks.zoo.entry").Entry
+Pruned: Any = import_module("benchmarks.zoo.libraries").Pruned
+library_called: Any = import_module("benchmarks.zoo.libraries").library_called
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="the zoo measures memory as Linux does"
@@ -54,14 +57,14 @@ class _Wrong:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._right, name)
 
-    def prune(self, entry: Entry, model: nn.Module, inputs: Any) -> Pruned:
+    def prune(self, entry: Any, model: nn.Module, inputs: Any) -> Any:
         graph = secateur.trace(model, inputs)
         scores = secateur.importance.Magnitude()(graph, model)
         plan = secateur.plan(graph, scores, {group.name: self._coefficient for group in graph.groups})
         small = secateur.apply(model, plan)
         return Pruned(small if self._spoil is None else self._spoil(small), plan)
 
-    def reloaded(self, entry: Entry, pruned: Pruned, folder: Path) -> nn.Module:
+    def reloaded(self, entry: Any, pruned: Any, folder: Path) -> nn.Module:
         loaded: nn.Module = self._right.reloaded(entry, pruned, folder)
         return loaded if self._reload is None else self._reload(loaded)
 
@@ -98,7 +101,8 @@ def _timed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def judged(library: Any) -> dict[str, Any]:
-    return Case(ENTRY, library, lambda record: None).run()
+    record: dict[str, Any] = case.Case(ENTRY, library, lambda record: None).run()
+    return record
 
 
 def failed(record: dict[str, Any]) -> set[str]:
@@ -108,7 +112,7 @@ def failed(record: dict[str, Any]) -> set[str]:
 def test_a_right_library_is_fully_ok() -> None:
     record = judged(library_called("secateur"))
     assert record["fully_ok"], record["checks"]
-    assert set(record["checks"]) == set(CHECKS)
+    assert set(record["checks"]) == set(case.CHECKS)
     assert record["parameters"] < record["dense_parameters"]
     assert record["seconds"] > 0
 
@@ -134,7 +138,7 @@ def test_every_way_to_be_wrong_fails_its_check(library: Any, check: str) -> None
 
 def test_the_summary_compares_times_where_both_are_right() -> None:
     def record(library: str, model: str, seconds: float, *, ok: bool = True) -> dict[str, Any]:
-        checks = {name: {"passed": True, "text": ""} for name in CHECKS} | {"heads": {"passed": ok, "text": ""}}
+        checks = {name: {"passed": True, "text": ""} for name in case.CHECKS} | {"heads": {"passed": ok, "text": ""}}
         return {"model": model, "family": "timm", "library": library, "fully_ok": ok, "checks": checks} | {
             "seconds": seconds,
             "removed": 0.5,
