@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector, paused where only long-lived objects are made.
+"""Python's cyclic garbage collector, paused where only long-lived objects are made, and rare where most are.
 
 Each of its full passes visits every object of the process, torch's hundreds of thousands included. Building a graph or
 copying a model makes many objects and no garbage, so that the passes would cost more than the work, and more than in

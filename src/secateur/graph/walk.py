@@ -46,4 +46,4 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def parameters_in(model: nn.Module) -> list[nn.Parameter]:
     """The model's parameters, each once."""
-    return list({id(p): p for m in modules_in(model) for p in m._parameters.values() if p is not None}.values())
+    return list(named_parameters(model).values())
