@@ -57,9 +57,7 @@ def _recurrent(call: Called) -> Any:
 )  # fmt: skip
 def _expanded_to_each_other(call: Called) -> Any:
     """One of the tensors may be expanded to another's size."""
-    note_numbers(call.func, (*call.args, *call.kwargs.values()))
-    with telling(call.tracer, expanding=True):
-        return call.run()
+    return _run_telling(call, expanding=True)
 
 
 @handles(
@@ -70,8 +68,13 @@ def _expanded_to_each_other(call: Called) -> Any:
 )  # fmt: skip
 def _own_sizes(call: Called) -> Any:
     """Composed of operators whose integers, but for those given, all come from the shapes of what goes in."""
+    return _run_telling(call, resizable=True)
+
+
+def _run_telling(call: Called, **values: bool) -> Any:
+    """Run a composed function, its sizes noted, while the rules of its operators are told something."""
     note_numbers(call.func, (*call.args, *call.kwargs.values()))
-    with telling(call.tracer, resizable=True):
+    with telling(call.tracer, **values):
         return call.run()
 
 
