@@ -12,6 +12,8 @@ import torch
 
 import secateur
 from secateur.errors import StorageError
+from secateur.experiments.tdmpc.environments import Environment
+from secateur.experiments.tdmpc.episodes import EVALUATION_SEEDS
 from secateur.experiments.tdmpc.recording import CALIBRATION_SEEDS
 from secateur.experiments.tdmpc.reproduction import experiment, reproduction, runs
 from secateur.experiments.tdmpc.reproduction.grouping import groupings
@@ -22,7 +24,7 @@ from secateur.experiments.tdmpc.reproduction.recordings import Setting, digest
 from secateur.experiments.tdmpc.reproduction.records import DISTILLED, PLAIN, REFIT, Record
 from secateur.experiments.tdmpc.reproduction.reproduction import Reproduction, reproduce
 from secateur.experiments.tdmpc.reproduction.runs import LATENT, PARTS, part_groups
-from secateur.experiments.tdmpc.reproduction.settings import Settings
+from secateur.experiments.tdmpc.reproduction.settings import CHOICE_SEEDS, SEARCH_SEEDS, Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
 from secateur.experiments.tdmpc.reproduction.tables import error_table
 from tests.experiments.tdmpc.reproduction.stub import CONFIG, STEPS, drift, stub_agent
@@ -131,6 +133,26 @@ def test_gradient_descent_leaves_every_group_some_channels(subject: Subject) -> 
     wide = replace(chosen, minimum_width=2)
     assert wide.target(job).minimum_width == 2
     assert replace(chosen, minimum_width=1).target(job).minimum_width == 1
+
+
+def test_a_search_by_return_runs_every_candidate_in_episodes_of_its_own(subject: Subject) -> None:
+    made: list[int] = []
+
+    def counted(task: str, seed: int, *, action_repeat: int | None = None) -> Environment:
+        made.append(seed)
+        return drift(task, seed, action_repeat=action_repeat)
+
+    watched = replace(subject, setting=Setting(make=counted))
+    settings = replace(SETTINGS, evaluations=4)
+    pruned = METHODS["by-return"].run(Job(subject=watched, settings=settings, target=0.5, refit=False))
+    assert pruned.evaluations == 4
+    assert sorted(made) == sorted(4 * SEARCH_SEEDS)
+    assert not set(SEARCH_SEEDS) & {*CHOICE_SEEDS, *EVALUATION_SEEDS, *CALIBRATION_SEEDS}
+    ranked = secateur.plan(subject.graph, subject.scores, pruned.plan.coefficients)
+    assert {name: kept.tolist() for name, kept in pruned.plan.groups.items()} == {
+        name: kept.tolist() for name, kept in ranked.groups.items()
+    }
+    assert pruned.plan.coefficients[subject.latent.name] == 0
 
 
 def test_the_largest_group_is_the_latent_state(subject: Subject) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -26,15 +26,18 @@ from secateur.allocation import (
 from secateur.experiments.tdmpc.agent_graph import Which
 from secateur.experiments.tdmpc.episodes import Return
 from secateur.experiments.tdmpc.pruning import prune_agent
-from secateur.experiments.tdmpc.reproduction.settings import CHOICE_SEEDS, Settings
+from secateur.experiments.tdmpc.reproduction.settings import CHOICE_SEEDS, SEARCH_SEEDS, Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
 from secateur.experiments.tdmpc.reproduction.whole_model import WholeModel
 from secateur.experiments.tdmpc.visits import Visits
 from secateur.experiments.torch_masks import RowNorms, mask_rows, smallest_rows
-from secateur.importance import Criterion
+from secateur.importance import Criterion, Reconstruction
 
 _SOME = Settings(methods=(), evaluations=80)
 """Of a strategy whose own settings are looked at."""
+
+_BY_RETURN = 40
+"""Candidates of a search by return, at most: each takes minutes."""
 
 _LATENT = 0.6
 """What the latent state loses where that is set by hand."""
@@ -123,7 +126,10 @@ class Searched:
         caps: component to the most of its own parameters that may leave.
         criterion: ranks channels where there is no refit; the norm of all their weights if not given. With refit it is
             what their loss costs after it.
+        is_ranked_alike: that ranks them where there is no refit, too.
         minimum_width: channels that every group keeps, but not more than a third of the narrowest group's.
+        searched: seeds of the episodes by whose return all candidates are compared; by the error of their predictions
+            if there are none.
         is_judged: the last candidates are compared by their return, where there is a refit.
         is_revisited: what the first result's planner visits is learnt from, too, where there is a refit.
     """
@@ -134,7 +140,9 @@ class Searched:
     latent: float | None = None
     caps: Mapping[str, float] = field(default_factory=dict)
     criterion: Callable[[], Criterion] | None = None
+    is_ranked_alike: bool = False
     minimum_width: int = 1
+    searched: Sequence[int] = ()
     is_judged: bool = False
     is_revisited: bool = False
     missing: str = ""
@@ -152,12 +160,15 @@ class Searched:
         judges = CHOICE_SEEDS if self.is_judged else ()
         widths = (self.minimum_width,) if self.minimum_width > 1 else ()  # those without keep their names
         caps = (dict(self.caps),) if self.caps else ()
-        return strategy, self.which, self.latent, self.criterion, judges, self.is_revisited, *widths, *caps
+        by_return = (tuple(self.searched),) if self.searched else ()
+        alike = (True,) if self.is_ranked_alike else ()
+        always = strategy, self.which, self.latent, self.criterion, judges, self.is_revisited
+        return *always, *widths, *caps, *by_return, *alike
 
     def run(self, job: Job) -> Pruned:
         """Score, search, cut, prove, repair and choose."""
         subject, settings = job.subject, job.settings
-        final = Return(config=subject.agent.config, seeds=CHOICE_SEEDS, make=subject.setting.make)
+        by_return = partial(Return, config=subject.agent.config, make=subject.setting.make)
         result = prune_agent(
             subject.model,
             self.target(job),
@@ -165,8 +176,9 @@ class Searched:
             strategy=self.strategy(settings),
             which=self.which,
             refit=job.refit,
-            criterion=None if job.refit or self.criterion is None else self.criterion(),
-            final=final if job.refit and self.is_judged else None,
+            criterion=self._criterion(job),
+            objective=by_return(seeds=self.searched) if self.searched else None,
+            final=by_return(seeds=CHOICE_SEEDS) if job.refit and self.is_judged else None,
             finalists=settings.finalists,
             search=Search(on_progress=job.on_progress, refit_steps=0),
             graph=subject.graph,
@@ -179,6 +191,12 @@ class Searched:
             evaluations=result.evaluations,
             seconds=result.seconds,
         )
+
+    def _criterion(self, job: Job) -> Criterion | None:
+        """What ranks channels; None for what does so by default."""
+        if self.is_ranked_alike:
+            return Reconstruction(job.subject.visits.run)
+        return None if job.refit or self.criterion is None else self.criterion()
 
     def target(self, job: Job) -> Sparsity:
         """What is to be removed."""
@@ -263,6 +281,14 @@ METHODS: Mapping[str, Method] = {
     # cartpole-swingup, 97 % removed, a return of 667 without a least width and 854 with it.
     "gradient": Searched("GradientDescent", lambda _: GradientDescent(), minimum_width=16, is_judged=True),
     "tpe": Searched("BlackBox, TPE", lambda s: BlackBox(evaluations=s.evaluations), is_judged=True),
+    "by-return": Searched(
+        "BlackBox, by return",
+        lambda s: BlackBox(evaluations=min(s.evaluations, _BY_RETURN), sampler="tpe"),
+        which="internal",
+        searched=SEARCH_SEEDS,
+        is_ranked_alike=True,
+        is_judged=True,
+    ),
 }
 """By name, in the order of the tables."""
 

@@ -22,6 +22,9 @@ MASKED = (0.1, 0.2, 0.3, 0.4, 0.5)
 CHOICE_SEEDS = tuple(range(11_000, 11_005))
 """Of the episodes by which the last candidates of a search are compared: none of those that are reported."""
 
+SEARCH_SEEDS = (11_100, 11_101)
+"""Of the episodes by which every candidate of a search by return is compared: none of those either."""
+
 FAILED = 0.5
 """An episode has failed if its return is below this fraction of the dense agent's mean."""
 
