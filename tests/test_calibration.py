@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from secateur.calibration import as_calibration, collect_moments, evaluating, layouts, survey
+from secateur.calibration import InputMoments, as_calibration, collect_moments, evaluating, layouts, survey
 from secateur.calibration.layouts import layout_of
 from secateur.errors import CalibrationError
 from secateur.graph.groups import Consumer
@@ -338,6 +338,17 @@ def test_moments_are_sums_over_all_calls() -> None:
     torch.testing.assert_close(moments.total[0], hidden.sum(0))
     centred = hidden - hidden.mean(0)
     torch.testing.assert_close(moments.solved_gram(centred=True)[0], centred.T @ centred)
+
+
+def test_a_feature_that_never_varies_has_no_variance() -> None:
+    rows = torch.randn(1, 300, 3, dtype=torch.float64) * torch.tensor([1.0, 0.0, 1e-4]) + torch.tensor([0.0, 7.7, 30.0])
+    moments = InputMoments(rows)
+    for block in rows.split(70, dim=1):
+        moments.add(block)
+    gram = moments.solved_gram(centred=True)[0]
+    assert gram[1].abs().max() == gram[:, 1].abs().max() == 0
+    centred = (rows - rows.mean(dim=1))[0]
+    torch.testing.assert_close(gram[[0, 2]][:, [0, 2]], (centred.T @ centred)[[0, 2]][:, [0, 2]], rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

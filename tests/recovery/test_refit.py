@@ -470,6 +470,22 @@ def test_channels_that_are_always_zero_keep_their_weights() -> None:
     torch.testing.assert_close(small[2].bias, model[2].bias)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_channels_that_never_vary_keep_their_weights(dtype: torch.dtype) -> None:
+    """A LayerNorm over one kept channel makes a constant: centred, its Gram matrix is rounding, of either sign."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 2))
+    model = model.to(dtype)
+    model[1].bias.data.uniform_(0.5, 1)
+    cut = ["0.weight", "0.bias", "1.weight", "1.bias"]
+    plan = hand_plan(model, {**{(name, 0): [3] for name in cut}, ("3.weight", 1): [3]}, [("3.weight", 1)])
+    small, data = sliced(model, plan), torch.randn(4000, 6, dtype=dtype)
+    small[1].normalized_shape = (1,)
+    before = small[3].weight.detach().clone()
+    refit(small, model, plan, [data], steps=0)
+    assert torch.equal(small[3].weight, before)
+    torch.testing.assert_close(small[:4](data).mean(0), model[:4](data).mean(0))
+
+
 def test_consumers_that_cannot_be_refitted_are_named() -> None:
     model, _, plan = mlp([4, 6, 6, 3], 4)
 

@@ -14,6 +14,9 @@ from secateur.calibration.consumers import Reader
 from secateur.calibration.runs import Calibration, evaluating
 from secateur.errors import CalibrationError, SecateurWarning
 
+_STILL = 1e-12
+"""Variance of a feature, relative to its mean square, up to which it is what rounding leaves of a constant."""
+
 OnCall: TypeAlias = Callable[[Reader, nn.Module, Tensor, Tensor], Tensor | None]
 
 
@@ -62,10 +65,16 @@ class InputMoments:
         self.gram.baddbmm_(block.mT, block)
 
     def solved_gram(self, *, centred: bool) -> Tensor:
-        """The Gram matrix a least-squares fit solves: with a bias, that of the features less their mean."""
+        """The Gram matrix a least-squares fit solves: with a bias, that of the features less their mean.
+
+        The difference of two large sums can't show a variance below ``_STILL`` of the mean square: such a feature's row
+        and column are zero, and not what rounding leaves, which may be negative.
+        """
         if not centred:
             return self.gram.clone()
-        return self.gram - self.total[:, :, None] * (self.total[:, None, :] / self.rows)
+        gram = self.gram - self.total[:, :, None] * (self.total[:, None, :] / self.rows)
+        still = gram.diagonal(dim1=1, dim2=2) <= _STILL * self.gram.diagonal(dim1=1, dim2=2)
+        return gram.masked_fill_(still[:, :, None] | still[:, None, :], 0)
 
 
 def collect_moments(model: nn.Module, readers: Sequence[Reader], calibration: Calibration) -> dict[str, InputMoments]:

@@ -130,6 +130,8 @@ class Fit:
         gram, cross = moments.solved_gram(centred=has_bias), self._cross.clone()
         if has_bias:
             cross -= moments.total[:, :, None] * (self._sums[:, None, :] / moments.rows)
+            # What never varies explains nothing: what is left of its products is rounding, too.
+            cross.masked_fill_(gram.diagonal(dim1=1, dim2=2)[:, :, None] == 0, 0)
         old = self.reader.layout.matrix(module, module.weight.detach()).to(gram)
         factor = self._factor(gram, ridge)
         new = old + torch.cholesky_solve(cross - gram @ old.mT, factor).mT
@@ -166,7 +168,7 @@ class Fit:
         if bool(failed.any()):
             raise CalibrationError(
                 f"the inputs of {self.reader.module!r} are linearly dependent on the calibration data, so that ridge="
-                f"{ridge:g} is too small for a solution; use a larger ridge, such as 1e-4, or more rows"
+                f"{ridge:g} is too small for a solution; use a larger ridge, such as {max(1e-4, 10 * ridge):g}, or more rows"
             )
         return factor
 
