@@ -168,7 +168,8 @@ class Fit:
         if bool(failed.any()):
             raise CalibrationError(
                 f"the inputs of {self.reader.module!r} are linearly dependent on the calibration data, so that ridge="
-                f"{ridge:g} is too small for a solution; use a larger ridge, such as {max(1e-4, 10 * ridge):g}, or more rows"
+                f"{ridge:g} is too small for a solution; use a larger ridge, such as {max(1e-4, 10 * ridge):g}, or "
+                "more rows"
             )
         return factor
 
