@@ -473,12 +473,13 @@ def test_channels_that_are_always_zero_keep_their_weights() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_channels_that_never_vary_keep_their_weights(dtype: torch.dtype) -> None:
     """A LayerNorm over one kept channel makes a constant: centred, its Gram matrix is rounding, of either sign."""
-    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 2))
+    model: Any = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 2))
     model = model.to(dtype)
     model[1].bias.data.uniform_(0.5, 1)
     cut = ["0.weight", "0.bias", "1.weight", "1.bias"]
     plan = hand_plan(model, {**{(name, 0): [3] for name in cut}, ("3.weight", 1): [3]}, [("3.weight", 1)])
-    small, data = sliced(model, plan), torch.randn(4000, 6, dtype=dtype)
+    small: Any = sliced(model, plan)
+    data = torch.randn(4000, 6, dtype=dtype)
     small[1].normalized_shape = (1,)
     before = small[3].weight.detach().clone()
     refit(small, model, plan, [data], steps=0)
