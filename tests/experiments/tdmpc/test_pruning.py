@@ -112,6 +112,23 @@ def test_refit_and_distillation_each_repair() -> None:
     assert distilled < refitted  # by how much depends on the machine
 
 
+@pytest.mark.parametrize(("after", "stays"), [(2.0, True), (1.0, True), (0.5, False), (Minimize, False)])
+def test_what_decides_judges_the_distilled_agent_too(after: Any, stays: bool) -> None:
+    """Smaller errors can be a smaller return: then the refitted agent is the result."""
+    values = iter([1.0, 2.0 if after is Minimize else after])
+
+    def worth(_: nn.Module) -> float:
+        return next(values)
+
+    final = Minimize(worth) if after is Minimize else worth
+    found = prune_agent(small_told(), 0.5, visits=VISITS, distill_seconds=0.05, final=final, finalists=1)
+    assert found.distilled is not None
+    refitted, distilled = (each.model.state_dict() for each in (found.finalists[0], found.distilled))
+    assert any(not torch.equal(refitted[name], distilled[name]) for name in refitted)
+    assert found.model is (found.distilled if stays else found.finalists[0]).model
+    assert found.seconds["distill"] > 0
+
+
 def test_redundant_channels_leave_first() -> None:
     """Every search takes what is free, and predicts better than uniform coefficients do at the same size."""
     model = redundant_told()

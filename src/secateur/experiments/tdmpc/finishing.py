@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections import defaultdict
@@ -19,7 +20,7 @@ from secateur.errors import TargetError
 from secateur.graph.graph import DependencyGraph
 from secateur.metrics import Estimate
 from secateur.plan import FloatArray, PruningPlan, plan
-from secateur.recovery import refit
+from secateur.recovery import distill, refit
 from secateur.surgery import apply
 from secateur.verify import VerificationReport, verify
 
@@ -56,7 +57,7 @@ class Finished:
         plan: which channels it has kept.
         model: the smaller model; refitted, if there was calibration data.
         report: the proof of its surgery.
-        judged: the metric that decides; None if there is only one candidate.
+        judged: the metric that decides; None if there is none.
     """
 
     evaluation: Evaluation
@@ -75,7 +76,7 @@ class Finisher:
         graph: of it.
         scores: group name to importance, shape (group size,).
         calibration: what the smaller models are refitted on; None if they aren't.
-        stopwatch: of the phases surgery, verify, refit and judge.
+        stopwatch: of the phases surgery, verify, refit, judge and distill.
     """
 
     model: nn.Module
@@ -110,12 +111,44 @@ class Finisher:
             VerificationError: a smaller model is not the original with channels removed.
         """
         judged = [self._judged(self.finish(candidate), final) for candidate in candidates]
-        sign = -1.0 if isinstance(final, Minimize) else 1.0
-        return tuple(sorted(judged, key=lambda f: 0.0 if f.judged is None else -sign * f.judged.value))
+        return tuple(sorted(judged, key=lambda finished: -_worth(finished, final)))
+
+    def distilled(
+        self, finished: Finished, batches: CalibrationData, seconds: float, final: Objective | None
+    ) -> Finished:
+        """A candidate after a training against the dense model, judged if a metric decides; the given one stays.
+
+        Args:
+            finished: what is trained, a copy of it.
+            batches: to train on.
+            seconds: for how long.
+            final: the metric that decides.
+
+        Raises:
+            CalibrationError: the training fails.
+            ObjectiveError: the metric fails.
+        """
+        with self.stopwatch.time("distill"):
+            model = copy.deepcopy(finished.model)
+            distill(model, self.model, batches, seconds=seconds, plan=finished.plan)
+        made = replace(finished, model=model, judged=None)
+        return made if final is None else self._judged(made, final)
 
     def _judged(self, finished: Finished, final: Objective) -> Finished:
         with self.stopwatch.time("judge"):
             return replace(finished, judged=measured(final, finished.model, finished.plan))
+
+
+def is_worse(finished: Finished, other: Finished, final: Objective) -> bool:
+    """Whether the metric that decides, which both were judged by, finds one worse than the other."""
+    return _worth(finished, final) < _worth(other, final)
+
+
+def _worth(finished: Finished, final: Objective) -> float:
+    """Of what was judged by a metric: higher is better."""
+    if finished.judged is None:
+        return 0.0
+    return -finished.judged.value if isinstance(final, Minimize) else finished.judged.value
 
 
 def own_choice(allocation: AllocationResult) -> Evaluation:

@@ -23,13 +23,12 @@ from secateur.allocation import (
 from secateur.api import default_criterion
 from secateur.errors import CalibrationError
 from secateur.experiments.tdmpc.agent_graph import Which, limited, trace_agent
-from secateur.experiments.tdmpc.finishing import Finished, Finisher, Stopwatch, best_few, own_choice
+from secateur.experiments.tdmpc.finishing import Finished, Finisher, Stopwatch, best_few, is_worse, own_choice
 from secateur.experiments.tdmpc.surrogate import PredictionError, PredictionLoss
 from secateur.experiments.tdmpc.visits import Visits
 from secateur.graph.graph import DependencyGraph
 from secateur.importance import Criterion
 from secateur.plan import PruningPlan
-from secateur.recovery import distill
 from secateur.verify import VerificationReport
 
 DISTILLED_ROWS = 256
@@ -54,7 +53,8 @@ class PrunedAgent:
         plan: which channels it has kept.
         graph: of the dense model.
         allocation: the coefficients that the search itself chose, and all that it looked at.
-        finalists: what was finished, the chosen one first. Its model is distilled, if that was asked for.
+        finalists: what was finished, the chosen one first; before any distillation.
+        distilled: the chosen one after distillation, whether or not it is the model; None if that wasn't asked for.
         visits: what all of it was based on, with those of the first result if there was a second.
         evaluations: candidates that were measured, in both searches if there were two.
         seconds: wall-clock time by phase: trace, score, allocate; surgery, verify, refit and judge, of all finalists
@@ -66,6 +66,7 @@ class PrunedAgent:
     graph: DependencyGraph
     allocation: AllocationResult
     finalists: tuple[Finished, ...]
+    distilled: Finished | None
     visits: Visits
     evaluations: int
     seconds: Mapping[str, float]
@@ -112,7 +113,9 @@ def prune_agent(
         strategy: finds the coefficients. ``GradientDescent()`` without a loss of its own gets the predictions' error.
         which: what may shrink: ``"both"``, the components' own (``"internal"``) channels, or their ``"interface"``.
         refit: repair the consumers by least squares, in the result and in every candidate that is compared.
-        distill_seconds: train the result for so long against the dense model on the visits; 0 for not at all.
+        distill_seconds: train the result for so long against the dense model on the visits; 0 for not at all. Where
+            ``final`` finds it worse than before, the result is what it was before: smaller errors of the predictions
+            are not always a larger return.
         criterion: ranks the channels; what is lost after the refit if there is one, else the norm of the weights.
         objective: what candidates are compared by; the error of the predictions if not given.
         final: what decides between finished candidates, such as the return; if not given, the search does.
@@ -151,17 +154,18 @@ def prune_agent(
             visits = visits.joined(revisit(first))
         found = pruning.searched(visits)
     finished = (found.own_choice(),) if final is None else found.choice(final, finalists)
-    small = finished[0].model
+    chosen, distilled = finished[0], None
     if distill_seconds:
-        with watch.time("distill"):
-            batches = visits.batches(DISTILLED_ROWS)
-            small = distill(small, found.finisher.model, batches, seconds=distill_seconds, plan=finished[0].plan)
+        distilled = found.finisher.distilled(chosen, visits.batches(DISTILLED_ROWS), distill_seconds, final)
+        if final is None or not is_worse(distilled, chosen, final):
+            chosen = distilled
     return PrunedAgent(
-        model=small,
-        plan=finished[0].plan,
+        model=chosen.model,
+        plan=chosen.plan,
         graph=graph,
         allocation=found.allocation,
         finalists=finished,
+        distilled=distilled,
         visits=visits,
         evaluations=earlier + found.allocation.measured,
         seconds=dict(watch.seconds),
