@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from secateur.errors import CalibrationError, ObjectiveError
 from secateur.experiments.tdmpc.rollout import Rollout
-from secateur.experiments.tdmpc.surrogate import PredictionError, PredictionLoss
+from secateur.experiments.tdmpc.surrogate import (
+    PlanningError,
+    PlanningLoss,
+    PredictionError,
+    PredictionLoss,
+    SurrogateError,
+)
 from secateur.experiments.tdmpc.told import Told
 from tests.experiments.tdmpc.small_agent import random_visits, small_told
 
@@ -135,3 +141,93 @@ def test_what_can_not_be_compared() -> None:
         model.get_parameter("reward.4.bias").fill_(torch.nan)
     with pytest.raises(ObjectiveError, match="the dense model's rewards on the visits of task 'stroll'"):
         PredictionError(model, random_visits())
+
+
+# --- planning -----------------------------------------------------------------------------------------------------
+
+
+def shifted_rewards(model: Told, *, by: float) -> Told:
+    """A copy whose rewards are all larger by the same amount."""
+    other = copy.deepcopy(model)
+    last = other.reward[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.bias.add_(by)
+    return other
+
+
+def test_planning_is_compared_by_the_differences_from_one_state() -> None:
+    """By hand, state by state and sequence by sequence."""
+    model, visits, discount = small_told(), random_visits(7), 0.9
+    other = disturbed(model)
+
+    def value(of: Told, row: int, shift: int) -> float:
+        latent, total = of.encode(visits.observations[row]), 0.0
+        for step in range(visits.horizon):
+            latent, reward = of.next(latent, visits.actions[step, (row - shift) % visits.rows])
+            total += discount**step * float(reward)
+        return total + discount**visits.horizon * float(torch.minimum(*of.q(latent, of.act(latent))))
+
+    with torch.no_grad():
+        dense, small = (np.array([[value(m, r, s) for s in range(3)] for r in range(7)]) for m in (model, other))
+    dense, small = (values - values.mean(axis=1, keepdims=True) for values in (dense, small))
+    expected = np.mean((small - dense) ** 2) / np.mean(dense**2)
+    error = PlanningError(model, visits, discount=discount, sequences=3)
+    assert error(other) == pytest.approx(expected, rel=1e-9)
+    assert error(model) == 0
+
+
+def test_what_is_wrong_with_all_sequences_alike_does_not_matter_to_planning() -> None:
+    model, visits = small_told(), random_visits()
+    other = shifted_rewards(model, by=5.0)
+    assert PredictionError(model, visits)(other) > 1
+    assert PlanningError(model, visits)(other) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_model_to_which_all_sequences_are_worth_the_same_has_a_planning_error_of_one() -> None:
+    model, visits = small_told(), random_visits()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for name in ("reward.4", "q1.5", "q2.5"):
+            other.get_parameter(f"{name}.weight").zero_()
+    assert PlanningError(model, visits)(other) == pytest.approx(1)
+
+
+def test_the_planning_loss_is_the_planning_error() -> None:
+    model, visits = small_told(), random_visits(40)
+    other = disturbed(model)
+    loss = PlanningLoss(model, visits, rows=40, sequences=4)
+    (batch,) = loss.batches
+    assert loss(other, batch).item() == pytest.approx(PlanningError(model, visits, sequences=4)(other), rel=1e-12)
+    weight = other.get_parameter("dynamics.2.weight")
+    (gradient,) = torch.autograd.grad(loss(other, batch), weight)
+    with torch.no_grad():
+        weight[3, 5] += 1e-5
+        above = float(loss(other, batch))
+        weight[3, 5] -= 2e-5
+        below = float(loss(other, batch))
+    assert float(gradient[3, 5]) == pytest.approx((above - below) / 2e-5, rel=1e-5)
+
+
+def test_minibatches_of_one_state_have_nothing_to_compare() -> None:
+    model = small_told()
+    assert [batch.visits.rows for batch in PlanningLoss(model, random_visits(21), rows=10).batches] == [10, 10]
+    with pytest.raises(CalibrationError, match="2 sequences from a state at least, not 6 of the 1 recorded"):
+        PlanningError(model, random_visits(1))
+    with pytest.raises(CalibrationError, match="2 sequences from a state at least, not 1 of the 30"):
+        PlanningError(model, random_visits(30), sequences=1)
+    with pytest.raises(CalibrationError, match="minibatches of at least 2 states, not 1"):
+        PlanningLoss(model, random_visits(30), rows=1)
+
+
+def test_the_surrogate_is_the_geometric_mean() -> None:
+    model, visits = small_told(), random_visits()
+    other, surrogate = disturbed(model), SurrogateError(model, visits)
+    product = PredictionError(model, visits)(other) * PlanningError(model, visits)(other)
+    assert surrogate(other) == pytest.approx(product**0.5)
+    assert surrogate(model) == 0
+    assert pickle.loads(pickle.dumps(surrogate))(other) == surrogate(other)
+    with torch.no_grad():
+        model.get_parameter("reward.4.bias").fill_(torch.inf)
+    with pytest.raises(ObjectiveError, match="worth on task 'stroll' isn't all finite"):
+        PlanningError(model, visits)

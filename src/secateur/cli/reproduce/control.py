@@ -79,9 +79,9 @@ def tdmpc(
     with its interval, the worst episode and the failures; the policy alone;
     single components and the latent state pruned alone; groups; the cost of
     the analysis and of planning; and how far latent states drift. Searches
-    compare candidates by the error of their predictions, and the last few
-    by their return; one of them (by-return) all by their return. These are
-    other episodes than those that are reported.
+    compare candidates by the error of what they predict and plan, and the
+    last few by their return; one of them (by-return) all by their return.
+    These are other episodes than those that are reported.
 
     Writes results.md, results.json and figures, and shows the main tables.
     What was run is kept in --out and not run again, so that a run that was

@@ -24,7 +24,7 @@ from secateur.api import default_criterion
 from secateur.errors import CalibrationError
 from secateur.experiments.tdmpc.agent_graph import Which, limited, trace_agent
 from secateur.experiments.tdmpc.finishing import Finished, Finisher, Stopwatch, best_few, is_worse, own_choice
-from secateur.experiments.tdmpc.surrogate import PredictionError, PredictionLoss
+from secateur.experiments.tdmpc.surrogate import PlanningLoss, PredictionLoss, SurrogateError
 from secateur.experiments.tdmpc.visits import Visits
 from secateur.graph.graph import DependencyGraph
 from secateur.importance import Criterion
@@ -96,9 +96,10 @@ def prune_agent(
 ) -> PrunedAgent:
     """Make a smaller model of an agent, component by component; the given one is left as it is.
 
-    A search compares candidates by how well they predict what the dense model does on visits that are held out of their
-    refit, unless there is another objective. An episode's return is too slow for it, and has no gradient: it decides
-    between a few finished candidates at the end, ``final=Return(config)``.
+    A search compares candidates by how well they predict what the dense model does, and how well they tell sequences of
+    actions apart, on visits that are held out of their refit, unless there is another objective. An episode's return is
+    too slow for it, and has no gradient: it decides between a few finished candidates at the end,
+    ``final=Return(config)``.
 
     A smaller model's planner goes where the dense one's never was, and there the repair has seen nothing. With
     ``revisit`` all is done twice: what the first result visits joins the visits for the second (as in DAgger, Ross et
@@ -110,14 +111,15 @@ def prune_agent(
         model: the dense model, as ``agent.model``.
         target: fraction of the parameters to remove, or a target with limits and parts of its own.
         visits: what the agent's planner visits; see :func:`secateur.experiments.tdmpc.recording.record_visits`.
-        strategy: finds the coefficients. ``GradientDescent()`` without a loss of its own gets the predictions' error.
+        strategy: finds the coefficients. ``GradientDescent()`` without a loss of its own gets the predictions' error;
+            where nothing is refitted, planning's.
         which: what may shrink: ``"both"``, the components' own (``"internal"``) channels, or their ``"interface"``.
         refit: repair the consumers by least squares, in the result and in every candidate that is compared.
         distill_seconds: train the result for so long against the dense model on the visits; 0 for not at all. Where
             ``final`` finds it worse than before, the result is what it was before: smaller errors of the predictions
             are not always a larger return.
         criterion: ranks the channels; what is lost after the refit if there is one, else the norm of the weights.
-        objective: what candidates are compared by; the error of the predictions if not given.
+        objective: what candidates are compared by; ``SurrogateError`` on visits that are held out if not given.
         final: what decides between finished candidates, such as the return; if not given, the search does.
         finalists: so many candidates are finished and compared by ``final``, at most.
         search: where measurements are kept, who hears of them, and how candidates are refitted: if not given, quickly,
@@ -238,11 +240,12 @@ class _Pruning:
             return _Comparison(strategy, None, search)
         searched, held_out = visits.split(HELD_OUT)
         if isinstance(strategy, GradientDescent) and strategy.loss_fn is None:
-            loss = PredictionLoss(self.model, searched)
+            # Repaired, predictions are near enough for all of them to count, and cheaper.
+            loss = PredictionLoss(self.model, searched) if self.refit else PlanningLoss(self.model, searched)
             strategy = replace(strategy, loss_fn=loss, batches=loss.batches)
         if self.refit and search.calibration is None:
             search = replace(search, calibration=searched.head(SEARCHED_ROWS).run)
-        return _Comparison(strategy, self.objective or Minimize(PredictionError(self.model, held_out)), search)
+        return _Comparison(strategy, self.objective or Minimize(SurrogateError(self.model, held_out)), search)
 
 
 @dataclass(frozen=True)

@@ -48,3 +48,24 @@ def rollout(model: WorldModel, observations: Tensor, actions: Tensor) -> Rollout
     chosen.append(model.act(latent))
     q1, q2 = model.q(latent, chosen[-1])
     return Rollout(torch.stack(rewards), torch.stack([*first, q1]), torch.stack([*second, q2]), torch.stack(chosen))
+
+
+def sequence_values(model: WorldModel, observations: Tensor, actions: Tensor, discount: float) -> Tensor:
+    """What sequences of actions are worth: discounted rewards, and the smaller value of the policy's action after them.
+
+    Args:
+        model: dense or pruned.
+        observations: shape (B, observations).
+        actions: shape (H, K, B, actions): K sequences from every observation.
+        discount: per step.
+
+    Returns:
+        Shape (K, B).
+    """
+    latent = model.encode(observations).expand(*actions.shape[1:-1], -1)
+    total = actions.new_zeros(actions.shape[1:-1])
+    for step, action in enumerate(actions):
+        latent, reward = model.next(latent, action)
+        total = total + discount**step * reward
+    last = torch.minimum(*model.q(latent, model.act(latent)))
+    return total + discount ** len(actions) * last

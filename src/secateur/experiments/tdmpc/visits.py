@@ -73,11 +73,19 @@ class Visits:
         Raises:
             CalibrationError: the model is no world model, or takes other observations or actions than were recorded.
         """
+        return rollout(self.checked(model), self.observations, self.actions)
+
+    def checked(self, model: nn.Module) -> WorldModel:
+        """The model, if it can be rolled out over these rows.
+
+        Raises:
+            CalibrationError: the model is no world model, or takes other observations or actions than were recorded.
+        """
         if not isinstance(model, WorldModel):
             kind = type(model).__name__
             raise CalibrationError(f"a {kind} can't be rolled out; it needs the methods encode, next, act and q")
         self.check_fits(model)
-        return rollout(model, self.observations, self.actions)
+        return model
 
     def batches(self, size: int) -> list[Run]:
         """The same in pieces of at most ``size`` rows: one function of the model for every minibatch."""

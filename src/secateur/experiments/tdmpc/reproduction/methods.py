@@ -31,6 +31,7 @@ from secateur.experiments.tdmpc.pruning import prune_agent
 from secateur.experiments.tdmpc.reproduction.settings import CHOICE_SEEDS, SEARCH_SEEDS, Settings
 from secateur.experiments.tdmpc.reproduction.subject import Subject
 from secateur.experiments.tdmpc.reproduction.whole_model import WholeModel
+from secateur.experiments.tdmpc.surrogate import SurrogateError
 from secateur.experiments.tdmpc.visits import Visits
 from secateur.experiments.torch_masks import RowNorms, mask_rows, smallest_rows
 from secateur.importance import Criterion, Reconstruction
@@ -130,8 +131,8 @@ class Searched:
             what their loss costs after it.
         is_ranked_alike: that ranks them where there is no refit, too.
         minimum_width: channels that every group keeps, but not more than a third of the narrowest group's.
-        searched: seeds of the episodes by whose return all candidates are compared; by the error of their predictions
-            if there are none.
+        searched: seeds of the episodes by whose return all candidates are compared; by ``SurrogateError`` if there are
+            none.
         is_judged: the last candidates are compared by their return, where there is a refit.
         is_revisited: what the first result's planner visits is learnt from, too, where there is a refit.
     """
@@ -162,10 +163,11 @@ class Searched:
         judges = CHOICE_SEEDS if self.is_judged else ()
         widths = (self.minimum_width,) if self.minimum_width > 1 else ()  # those without keep their names
         caps = (dict(self.caps),) if self.caps else ()
-        by_return = (tuple(self.searched),) if self.searched else ()
+        is_compared = not isinstance(strategy, (Uniform, NormBased))
+        compared = (tuple(self.searched) or SurrogateError.name,) if is_compared else ()
         alike = (True,) if self.is_ranked_alike else ()
         always = strategy, self.which, self.latent, self.criterion, judges, self.is_revisited
-        return *always, *widths, *caps, *by_return, *alike
+        return *always, *widths, *caps, *compared, *alike
 
     def run(self, job: Job) -> Pruned:
         """Score, search, cut, prove, repair and choose."""
