@@ -16,6 +16,7 @@ from torch import nn
 import secateur
 from secateur.errors import PlanError, SecateurWarning, VerificationError
 from secateur.graph import DependencyGraph, trace
+from secateur.graph.cost import Cost, CostModel
 from secateur.graph.rules import RULES
 from secateur.plan import PruningPlan, plan
 from secateur.surgery import apply
@@ -358,3 +359,46 @@ def test_an_output_that_rounding_moves_may_differ_by_as_much() -> None:
     small = secateur.apply(model, plan)
     report = secateur.verify(model, small, plan)
     assert 1e-5 < report.largest_difference < report.tolerance <= 1e-3
+
+
+class Selecting(nn.Module):
+    """How many rows go on depends on their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        h = h[h.sum(-1) > 0]
+        return self.third(self.second(h).relu()).sum(0)
+
+
+def selected() -> tuple[nn.Module, nn.Module, PruningPlan]:
+    torch.manual_seed(0)
+    model, x = Selecting().double(), double((64, 4))
+    small, made = pruned(model, x)
+    return model, small, made
+
+
+def test_rows_that_depend_on_values_cost_what_the_smaller_models_do() -> None:
+    model, small, made = selected()
+    rows = []
+    small.second.register_forward_hook(lambda module, given, result: rows.append(len(given[0])))  # type: ignore[union-attr]
+    report = verify(model, small, made)
+    dense = trace(model, run=made.entry_point).cost({name: len(kept) for name, kept in made.groups.items()})
+    assert report.cost.macs == 64 * 4 * 8 + rows[0] * (8 * 8 + 8 * 2) != dense.macs
+    assert report.cost.parameters == sum(p.numel() for p in small.parameters()) == dense.parameters
+
+
+def test_wrong_macs_are_caught_where_rows_depend_on_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, small, made = selected()
+    cost = CostModel.cost
+
+    def wrong(self: CostModel, kept: Any) -> Cost:
+        right = cost(self, kept)
+        return right if (kept == self.full).all() else dataclasses.replace(right, macs=right.macs + 1)
+
+    monkeypatch.setattr(CostModel, "cost", wrong)
+    with pytest.raises(VerificationError, match="predicted macs"):
+        verify(model, small, made)

@@ -8,7 +8,8 @@ Four statements, checked after surgery and before any repair:
    summed over (design, section 6); groups under a mixing operation can't satisfy this by nature, so that for models
    with such groups the statement is proved with all other groups removed, and the outputs' shapes with all of them;
    where an output is so sensitive that rounding shows, it may differ as much as rounding the weights anew makes it;
-4. parameters and MACs, counted on the smaller model, are those predicted in closed form.
+4. parameters and MACs, counted on the smaller model, are those predicted in closed form; where values decide how many
+   rows a tensor has, the MACs are those predicted for the rows of the masked original.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from secateur.graph.entry_point import EntryPoint, as_entry_point, tensors_in
 from secateur.graph.graph import DependencyGraph
 from secateur.graph.parting import ADVICE, parting
 from secateur.graph.randomness import same_randomness
+from secateur.graph.record import Trace
 from secateur.graph.repeatability import difference_between_runs
 from secateur.graph.solution import Solution
 from secateur.graph.solve import solve
@@ -76,7 +78,7 @@ class VerificationReport:
             further.
         outputs: number of outputs compared: those with floating-point or complex numbers. Of others, such as an argmax
             that a tie may turn, only the shapes are.
-        cost: parameters and MACs, predicted and counted alike.
+        cost: parameters and MACs of the smaller model's run, predicted and counted alike.
     """
 
     exact: tuple[str, ...]
@@ -166,6 +168,8 @@ def _proved(check: _Check, model: nn.Module, small: nn.Module, plan: PruningPlan
     outputs, counted = check.run_small(small, masked.draws)
     _check_shapes(masked.outputs, outputs)
     predicted = check.graph.cost({name: int(stays.sum()) for name, stays in kept.items()})
+    if predicted.macs != counted.macs:
+        predicted = check.predicted_for(masked, kept) or predicted
     _check_cost(predicted, counted, narrow=any(stays.sum() == 1 for stays in kept.values()))
     if mixing:
         part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
@@ -200,10 +204,11 @@ def _entry_point(plan: PruningPlan, example_inputs: Any, run: EntryPoint | None)
 
 @dataclass(frozen=True, eq=False)
 class _Masked:
-    """A masked run of the original: its outputs and what it drew, without removed indices."""
+    """A masked run of the original: its outputs, what it drew, without removed indices, and its trace."""
 
     outputs: list[torch.Tensor]
     draws: list[torch.Tensor]
+    trace: Trace
 
 
 class _Check:
@@ -288,7 +293,19 @@ class _Check:
         tracer = self._watched(MaskingTracer(self._model, self._components, leaves[self._solution.channel_of]))
         self._restart()
         outputs = run_traced(self._model, self._entry_point, tracer)
-        return _Masked([t.detach().clone() for t in tensors_in(outputs)], tracer.draws())
+        return _Masked([t.detach().clone() for t in tensors_in(outputs)], tracer.draws(), tracer.trace)
+
+    def predicted_for(self, masked: _Masked, kept: Kept) -> Cost | None:
+        """The cost predicted from a masked run, whose rows are the smaller model's even where values decide on them.
+
+        None if that run has other groups, so that their counts mean nothing for it.
+        """
+        settle_unreached(self._model, masked.trace)
+        solution = solve(masked.trace)
+        graph = build_graph(self._model, masked.trace, solution, self._components, self._entry_point)
+        if [(g.name, g.size) for g in graph.groups] != [(g.name, g.size) for g in self.graph.groups]:
+            return None
+        return graph.cost({name: int(stays.sum()) for name, stays in kept.items()})
 
     def run_small(self, small: nn.Module, draws: list[torch.Tensor]) -> tuple[list[torch.Tensor], Cost]:
         """Outputs of the smaller model, and its parameters and MACs, counted."""

@@ -77,3 +77,48 @@ def test_what_stays_says_why_and_the_rest_is_pruned(reason: str) -> None:
     assert any(r.startswith(reason) and "test_named_reasons.py" in r for r in found["first.weight", 0]), found
     assert [group.name for group in graph.groups] == ["second"]
     assert not graph.missing_rules
+
+
+class Ragged(nn.Module):
+    """A layer of sequences of several lengths, its channels taken apart and put together again, and one more layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ragged = torch.nested.nested_tensor([x, x[:2]], layout=torch.jagged)
+        pieces = self.first(ragged).unflatten(-1, (2, 3)).values()
+        result: torch.Tensor = self.last(torch.relu(self.second(pieces.flatten(1))))
+        return result
+
+
+def test_nested_tensors_stay_and_say_what_to_do_whatever_is_asked_of_their_sizes() -> None:
+    graph = trace(Ragged(), torch.zeros(3, 4))
+    found = {(u.parameter, u.axis): u.reasons for u in graph.unprunable}
+    reason = next(r for r in found["first.weight", 0] if r.startswith("a nested tensor"))
+    assert "pad it while pruning" in reason
+    assert "test_named_reasons.py" in reason
+    assert [group.name for group in graph.groups] == ["second"]
+
+
+class Placed(nn.Module):
+    """Positions kept as a plain tensor, which moves and shrinks with nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = torch.ones(9, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.positions[: len(x)].double()
+
+
+def test_a_plain_tensor_of_a_module_is_named_and_a_buffer_is_advised() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), Placed(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    graph = trace(model, torch.zeros(3, 4).double())
+    assert [group.name for group in graph.groups] == ["2"]
+    found = {(u.parameter, u.axis): u.reasons for u in graph.unprunable}
+    assert (
+        "meets 1.positions, a tensor that is neither parameter nor buffer, which stays as it is; "
+        "self.register_buffer('positions', ...) would follow"
+    ) in found["0.weight", 0]

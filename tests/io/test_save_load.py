@@ -351,3 +351,46 @@ def test_buffers_that_a_run_makes_anew(tmp_path: Path) -> None:
     read = secateur.load(tmp_path / "small", Tabled)
     assert torch.equal(read(x), result.model(x))
     assert torch.equal(read.get_buffer("table"), result.model.get_buffer("table"))
+
+
+class LateTabled(nn.Module):
+    """Registers a table when it first runs, for the length of its inputs."""
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 2)
+        self.persistent = persistent
+        self.table: torch.Tensor | None
+        self.register_buffer("table", None, persistent=persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None or self.table.shape[0] != x.shape[1]:
+            table = torch.arange(x.shape[1], dtype=torch.float)[:, None]
+            self.register_buffer("table", table, persistent=self.persistent)
+        out: torch.Tensor = self.last((self.first(x) + self.table).relu())
+        return out
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_buffer_that_is_registered_while_the_model_runs(folder: Path, persistent: bool) -> None:
+    model, x = LateTabled(persistent), torch.randn(3, 5, 4)
+    model(x)
+    result = secateur.prune(model, x, target=secateur.Sparsity(0.4, tolerance=0.1))
+    result.save(folder)
+    again = io.load(folder, lambda: LateTabled(persistent))
+    assert (again.table is not None) == persistent
+    assert torch.equal(again(x), result.model(x))
+
+
+def test_a_parameter_that_the_new_model_lacks_is_still_an_error(folder: Path) -> None:
+    model, x = LateTabled(persistent=False), torch.randn(3, 5, 4)
+    model(x)
+    secateur.prune(model, x, target=secateur.Sparsity(0.4, tolerance=0.1)).save(folder)
+
+    def factory() -> LateTabled:
+        made = LateTabled(persistent=False)
+        made.last.register_parameter("bias", None)
+        return made
+
+    with pytest.raises(PlanError, match=r"last\.bias \(2,\) of the plan is not in the model"):
+        io.load(folder, factory)

@@ -86,6 +86,23 @@ def divided_by_elements(m: Any, x: torch.Tensor) -> Any:
     return m.inner[1](h) / h.numel()
 
 
+def counted_if_any(m: Any, x: torch.Tensor) -> Any:
+    h, none = hidden(m, x), m.inner[0](x[:0])
+    heads = h.unflatten(-1, (3, -1))
+    return m.inner[1](h if none.numel() == 0 and heads.numel() != 0 else none)
+
+
+def counted_in_two_dimensions(m: Any, x: torch.Tensor) -> Any:
+    weight = F.normalize(m.gain, dim=1)
+    h = F.linear(hidden(m, x), weight * math.sqrt(m.gain.numel() / m.gain.shape[0]))
+    return m.inner[1](torch.relu(h))
+
+
+def flattened_by_count(m: Any, x: torch.Tensor) -> Any:
+    h = hidden(m, x).unflatten(-1, (3, -1))
+    return m.inner[1](h.reshape(-1, h.numel() // h.shape[0]))
+
+
 def divided_by_root(m: Any, x: torch.Tensor) -> Any:
     h = hidden(m, x)
     return m.inner[1](h) / math.sqrt(h.shape[1])
@@ -313,4 +330,14 @@ CASES = [
         mixing={"gain": "layer_norm"},
     ),
     habit("layer-norm-by-number", layer_norm_by_number, chain(12, 12), {}, tensors=tensors(gain=(12,))),
+    habit("counted-if-any", counted_if_any, chain(12, 12), {ENC: 12}, shape=TOKENS, blocks={ENC: 3}),
+    habit(
+        "counted-in-two-dimensions",
+        counted_in_two_dimensions,
+        chain(12, 8),
+        {ENC: 12, "gain": 8},
+        tensors=tensors(gain=(8, 12)),
+        mixing={ENC: "width used", "gain": "width used"},
+    ),
+    habit("flattened-by-count", flattened_by_count, chain(12, 12), {ENC: 12}, blocks={ENC: 3}),
 ]

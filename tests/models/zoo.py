@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.models import (
     attention,
     attributed,
+    empty,
     ensembles,
     habits,
     layers,
@@ -20,7 +21,7 @@ from tests.models import (
 
 _FAMILIES = (
     vectors, sharing, layers, maps, sequences, attention, recurrent, mixtures, ensembles, sizes, attributed, habits,
-    operators,
+    operators, empty,
 )  # fmt: skip
 
 CASES = [case for family in _FAMILIES for case in family.CASES]

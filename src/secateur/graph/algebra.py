@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -209,13 +210,18 @@ class Segment:
 
 
 def segments(before: Sequence[int], after: Sequence[int]) -> list[Segment]:
-    """The finest decomposition of a reshape into independent segments; sizes of one are left out."""
+    """The finest decomposition of a reshape into independent segments; sizes of one are left out.
+
+    Of an empty tensor, what is equally long before its first zero on both sides, and after its last.
+    """
     # Plain integers: the cache compares them, which a traced size would take for a test by the user's code.
     return list(_segments(tuple(map(int, before)), tuple(map(int, after))))
 
 
 @lru_cache(maxsize=4096)
 def _segments(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Segment, ...]:
+    if 0 in before:
+        return _segments_beside_zeros(before, after)
     ins = [d for d, n in enumerate(before) if n != 1]
     outs = [d for d, n in enumerate(after) if n != 1]
     result = []
@@ -231,6 +237,20 @@ def _segments(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Segment,
                 right *= after[outs[o]]
                 o += 1
         result.append(Segment(tuple(ins[i0:i]), tuple(outs[o0:o])))
+    return tuple(result)
+
+
+def _segments_beside_zeros(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Segment, ...]:
+    """The segments of an empty tensor's reshape, in which what lies beside the zeros need not fit."""
+    result: list[Segment] = []
+    first, first_after = before.index(0), after.index(0)
+    if prod(before[:first]) == prod(after[:first_after]):
+        result.extend(_segments(before[:first], after[:first_after]))
+    last, last_after = (len(shape) - shape[::-1].index(0) for shape in (before, after))
+    if prod(before[last:]) == prod(after[last_after:]):
+        for part in _segments(before[last:], after[last_after:]):
+            inputs, outputs = (d + last for d in part.inputs), (d + last_after for d in part.outputs)
+            result.append(Segment(tuple(inputs), tuple(outputs)))
     return tuple(result)
 
 
@@ -253,9 +273,12 @@ def reshape(
         where: the site, for reasons.
         flexible: output dimensions whose size follows the input's (given as -1, or from a shape); None if unknown.
     """
-    if not factors or 0 in before:
+    if not factors:
         return ()
     parts = segments(before, after)
+    if 0 in before:
+        followed = {d for part in parts for d in part.inputs}
+        factors = tuple(f for f in factors if followed.issuperset(f.dims))
     result: list[Factor] = []
     for factor in factors:
         result.extend(_reshape_factor(facts, factor, parts, before, after, where, flexible))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 
 # In-place operators that change the shape they are called on.
 _RESHAPING = frozenset(f"aten.{name}_" for name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes", "as_strided"))
@@ -47,11 +49,12 @@ class Operator:
 
 @cache
 def operator_of(func: Any) -> Operator:
-    """What is known of an overload."""
+    """What is known of an overload, or of a higher-order operator, which is composed of those that it calls."""
+    if isinstance(func, HigherOrderOperator):
+        return Operator(func.name(), (), {}, (), reshapes=False, is_prim=False, is_composite=True)
     name, arguments = str(func.overloadpacket), func._schema.arguments
     written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
     is_prim = func.namespace == "prim"
-    key = "CompositeImplicitAutograd"
     return Operator(
         name=name,
         arguments=tuple(a.name for a in arguments),
@@ -59,8 +62,20 @@ def operator_of(func: Any) -> Operator:
         written=() if name in _RESHAPING else tuple(written),
         reshapes=name in _RESHAPING,
         is_prim=is_prim,
-        is_composite=not is_prim and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key),
+        is_composite=not is_prim and _is_composite(func.name()),
     )
+
+
+def _is_composite(name: str) -> bool:
+    """Whether an overload is composed of others; what the dispatcher doesn't know (a nested tensor's sizes) isn't."""
+    has_kernel_for = torch._C._dispatch_has_kernel_for_dispatch_key
+    return torch._C._dispatch_has_kernel(name) and has_kernel_for(name, "CompositeImplicitAutograd")
+
+
+def plain_code_of(func: HigherOrderOperator) -> Callable[..., Any] | None:
+    """What runs a higher-order operator by calling ordinary ones, if torch has that."""
+    kernel: Callable[..., Any] | None = func.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
+    return kernel
 
 
 def flat_tensors(items: Iterable[Any]) -> list[torch.Tensor]:

@@ -89,3 +89,13 @@ def _span(name: str, tensor: torch.Tensor) -> tuple[int, int, str]:
     start = int(tensor.storage_offset())
     extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return start, start + extent, name
+
+
+def plain_tensors(model: nn.Module) -> dict[int, tuple[str, str, torch.Tensor]]:
+    """Path of the module, attribute and tensor of every floating one kept as a plain attribute, by its identity."""
+    return {
+        id(value): (path, name, value)
+        for path, module in named_modules(model)
+        for name, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.layout == torch.strided
+    }

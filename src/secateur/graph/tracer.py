@@ -15,20 +15,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from secateur.errors import TraceError
 from secateur.graph.by_tensor import ByTensor
 from secateur.graph.components import ComponentMap
 from secateur.graph.dispatch import EagerDispatchMode
 from secateur.graph.labels import Factor, Factors, Labels
-from secateur.graph.operators import Operator, flat_tensors, is_plain, operator_of, why_unfollowed
+from secateur.graph.operators import Operator, flat_tensors, is_plain, operator_of, plain_code_of, why_unfollowed
 from secateur.graph.record import AxisLabels, Trace
 from secateur.graph.rules import OpCall, find_rule
 from secateur.graph.rules.base import WHOLE
 from secateur.graph.rules.contraction import ATTENTION
 from secateur.graph.rules.homogeneous import is_homogeneous
 from secateur.graph.running import RunningModules
-from secateur.graph.storage import named_tensors, overlapping_names, tied_names
+from secateur.graph.storage import named_tensors, overlapping_names, plain_tensors, tied_names
 
 # In-place operators that change both the shape they are called on and what is in it.
 _RESIZING = frozenset(f"aten.{name}_" for name in ("resize", "resize_as", "set"))
@@ -67,6 +69,8 @@ WholeAt = Callable[[str], bool]
 class Tracer(EagerDispatchMode):
     """Follows labels through every operator run while the mode is active."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, model: nn.Module, components: ComponentMap) -> None:
         super().__init__()
         self.trace = Trace()
@@ -86,6 +90,7 @@ class Tracer(EagerDispatchMode):
         self._states: ByTensor[State] = ByTensor()
         self._modules = RunningModules(model, components)
         self._label_parameters(model)
+        self._plain = plain_tensors(model)
 
     # --- parameters -------------------------------------------------------------------------------------------------
 
@@ -117,6 +122,21 @@ class Tracer(EagerDispatchMode):
         made_in = 1 << (self._components.of(name) or 0)
         return State(tuple(factors), weight=True, made_in=made_in, scales=True, owner=name)
 
+    def _label_plain(self, tensor: torch.Tensor) -> State:
+        """Labels, which all stay, for a tensor that is neither parameter nor buffer: what meets them says why."""
+        path, name, _ = self._plain[id(tensor)]
+        reason = (
+            f"meets {f'{path}.{name}'.lstrip('.')}, a tensor that is neither parameter nor buffer, which stays as it "
+            f"is; self.register_buffer({name!r}, ...) would follow"
+        )
+        factors = []
+        for axis, size in enumerate(tensor.shape):
+            if size > 1:
+                factors.append(Factor((axis,), self.facts.fresh(size)))
+                self.facts.fix(factors[-1].labels, reason)
+        self._states[tensor] = state = State(tuple(factors))
+        return state
+
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state(self, tensor: torch.Tensor) -> State:
@@ -125,7 +145,7 @@ class Tracer(EagerDispatchMode):
         if found is not None:
             return found
         if not torch._C._functorch.is_batchedtensor(tensor):
-            return _UNKNOWN
+            return self._label_plain(tensor) if id(tensor) in self._plain else _UNKNOWN
         stacked, mapped = torch._C._functorch.get_unwrapped(tensor), torch._C._functorch.maybe_get_bdim(tensor)
         found = self.state(stacked)
         return replace(found, factors=_without(found.factors, mapped), positions=_without(found.positions, mapped))
@@ -224,8 +244,9 @@ class Tracer(EagerDispatchMode):
             return result
         if operator.is_composite and operator.name not in WHOLE:
             # Under inference mode the dispatcher hands composite operators over whole.
+            parts = func.decompose if isinstance(func, OpOverload) else self._higher_order(func, given)
             with self:
-                return func.decompose(*args, **kwargs)
+                return parts(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             if operator.reshapes:
                 args = (self._before_reshape(args[0]), *args[1:])
@@ -237,6 +258,24 @@ class Tracer(EagerDispatchMode):
             result = self._understand(operator, func, args, kwargs, given, result)
             self.following = False
         return result
+
+    def _higher_order(self, func: HigherOrderOperator, given: list[torch.Tensor]) -> Callable[..., Any]:
+        """What runs an operator that is given functions, every operator seen; what goes in stays.
+
+        Torch calls these functions where no sizes are watched: what they say of them would go unheard.
+
+        Raises:
+            TraceError: torch has no code for it in which operators could be seen.
+        """
+        name, code = func.name(), plain_code_of(func)
+        if code is None:
+            raise TraceError(
+                f"{name} in {self.where()} can't be followed: torch runs it as one, with the functions that it is "
+                "given; let the model do the same by ordinary tensor operations while it is pruned"
+            )
+        remedy = "use scaled_dot_product_attention" if name == "flex_attention" else "use ordinary tensor operations"
+        self._leave_alone(given, name, f"given to an operator that is given functions, too; {remedy} while pruning")
+        return code
 
     def runs_whole(self, arguments: Iterable[Any]) -> bool:
         """Whether an operator that torch composes of others can be run as one: by its own rule, in fewer steps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -46,8 +47,9 @@ def load(path: str | os.PathLike[str], factory: Callable[[], Model]) -> Model:
         raise PlanError(f"the factory must return the dense model; it returned {type(model).__name__}")
     if any(tensor.is_meta for tensor in named_tensors(model).values()):
         raise PlanError("the factory's model is on the meta device, which holds no values; build it on a real one")
+    _register_as_runs_do(model, plan, tensors)
     _take_shapes_of_runs(model, plan, tensors)
-    small = apply(model, plan, inplace=True)
+    small = apply(model, _without_what_runs_make(plan, model, tensors, tied), inplace=True)
     _check(folder / TENSORS, small, tensors, tied)
     _put_in(small, tensors, tied)
     return small
@@ -92,6 +94,32 @@ def _take_shapes_of_runs(model: nn.Module, plan: PruningPlan, tensors: Mapping[s
         if stored is None or stored.shape != shape or buffer.shape == shape or plan.shrunk_axes(name):
             continue
         buffer.data = buffer.new_empty(stored.shape)
+
+
+def _register_as_runs_do(model: nn.Module, plan: PruningPlan, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Buffers that are empty until a model has run are there for the stored values, with the shapes of its runs."""
+    device = next((parameter.device for parameter in model.parameters()), None)
+    for path, module in model.named_modules(remove_duplicate=False):
+        for own, buffer in module._buffers.items():
+            name = f"{path}.{own}".lstrip(".")
+            if buffer is None and name in tensors and name in plan.shapes:
+                module._buffers[own] = torch.empty(plan.shapes[name], dtype=tensors[name].dtype, device=device)
+
+
+def _without_what_runs_make(
+    plan: PruningPlan, model: nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
+) -> PruningPlan:
+    """The plan without the buffers that aren't stored and that a new model, which hasn't run, doesn't have yet."""
+    known = {*named_tensors(model), *tensors, *tied, *plan.tied, *plan.tied.values()}
+    made = plan.shapes.keys() - known
+    if not made:
+        return plan
+    return dataclasses.replace(
+        plan,
+        shapes={name: shape for name, shape in plan.shapes.items() if name not in made},
+        kept={key: indices for key, indices in plan.kept.items() if key[0] not in made},
+        scale={key: factors for key, factors in plan.scale.items() if key[0] not in made},
+    )
 
 
 def _check(file: Path, model: nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]) -> None:

@@ -78,8 +78,13 @@ def _copy_with(
     memo: dict[int, Any] = {id(optimizer): optimizer for optimizer in moved} | computed_weights(model)
     try:
         for replacement in replaced:
-            memo[id(replacement.dense)] = made_like(replacement, memo)
-        return deep_copy(model, memo), memo
+            memo[id(replacement.dense)] = made_like(replacement)
+        # Attributes of tensors may lead to the model again, so that they are copied with it.
+        attributes = {id(r.dense): vars(r.dense) for r in replaced if vars(r.dense)}
+        small, copied = deep_copy((model, attributes), memo, model=model)
+        for dense, held in copied.items():
+            vars(memo[dense]).update(held)
+        return small, memo
     except (RuntimeError, TypeError) as error:
         raise PlanError(
             f"this {type(model).__name__} can't be copied ({error}); apply the plan with inplace=True, or detach "

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from secateur.graph.cost import FloatArray, IntArray
 from secateur.plan import PruningPlan, named_tensors
-from secateur.surgery.copying import deep_copy
 
 _MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -77,16 +75,10 @@ def scaled(values: torch.Tensor, scales: Mapping[int, FloatArray]) -> torch.Tens
     return values
 
 
-def made_like(replacement: Replacement, memo: dict[int, Any]) -> torch.Tensor:
-    """A tensor object of the dense one's class, with its attributes, that holds the replacement.
-
-    Args:
-        replacement: what the new object holds.
-        memo: of the ``copy.deepcopy`` that the new object is part of.
-    """
+def made_like(replacement: Replacement) -> torch.Tensor:
+    """A tensor object of the dense one's class, without attributes, that holds the replacement."""
     dense = replacement.dense
     made: torch.Tensor = torch.Tensor._make_subclass(type(dense), replacement.data, dense.requires_grad)
-    vars(made).update(deep_copy(vars(dense), memo) if vars(dense) else {})
     made.grad = replacement.grad
     return made
 

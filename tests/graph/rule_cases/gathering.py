@@ -120,6 +120,15 @@ CASES = [
         "a number",
         pinned={(0, 1): ALL},
     ),
+    Case("index_put", lambda x: x.__setitem__(x > 0, 0.5) or x, [X], "one value where it is positive"),
+    Case("index_put", lambda x, y: x.__setitem__(y > 0, 0.5) or x, [X, X], "one value where another is positive"),
+    Case(
+        "index_put",
+        lambda x, y: x.__setitem__(x > 0, y[0, 0]) or x,
+        [X, X],
+        "one value of a tensor",
+        pinned={(1, 0): [0], (1, 1): [0]},
+    ),
     Case("_index_put_impl", lambda x, y: aten._index_put_impl(x, [ROWS], y), [X, (4,)], pinned={(0, 0): ALL}),
     Case(
         "_unsafe_index_put",

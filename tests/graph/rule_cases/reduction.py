@@ -101,6 +101,7 @@ REDUCTIONS = [
     ),
     Case("glu", F.glu, [(3, 8)]),
     Case("glu", lambda x: F.glu(x, 1), [(2, 6, 3)], "dim"),
+    Case("glu", lambda x: F.glu(x).reshape(*x.shape[:2], 1), [(3, 4, 2)], "one gated index", pinned={(0, 2): [0, 1]}),
 ]
 
 NORMS = [

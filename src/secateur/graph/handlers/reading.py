@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
 
 from secateur.graph.handlers.ties import traced_shape
 from secateur.graph.labels import labels_along
-from secateur.graph.source import Source
 from secateur.graph.torch_calls import Called, handles
-from secateur.graph.traced_size import TracedSize
 
 
 @handles(torch.Tensor.shape.__get__, torch.Tensor.size, arguments="input dim")  # type: ignore[attr-defined]
@@ -30,12 +29,4 @@ def _len(call: Called) -> int:
 
 @handles(torch.Tensor.numel, torch.numel, torch.Tensor.nelement, arguments="input")
 def _numel(call: Called) -> int:
-    tracer, count = call.tracer, int(call.run())
-    factors = tracer.labels_of(call["input"])
-    if len(factors) == 1 and len(factors[0].dims) == 1:
-        labels = factors[0].labels
-        number: int = TracedSize(len(labels), Source.counting(labels, tracer)) * (count // len(labels))
-        return number
-    for factor in factors:
-        tracer.facts.fix(factor.labels, f"its elements are counted ({tracer.where()})")
-    return count
+    return prod(traced_shape(call.tracer, call["input"]))

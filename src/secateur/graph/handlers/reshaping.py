@@ -48,7 +48,7 @@ def _block_widths(tensor: torch.Tensor, sizes: list[int], dim: int | None, follo
     before = list(tensor.shape)
     total = tensor.numel() if dim is None else before[dim]
     known = math.prod(size for size in sizes if size != -1)
-    if not known or total % known:
+    if not known or not total or total % known:
         return frozenset()
     inner = [total // known if size == -1 else size for size in sizes]
     after = inner if dim is None else [*before[:dim], *inner, *before[dim + 1 :]]

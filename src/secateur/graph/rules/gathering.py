@@ -47,7 +47,13 @@ def index(call: OpCall) -> Sequence[Factors]:
 
 @rule("index_put", "_index_put_impl", "_unsafe_index_put")
 def index_put(call: OpCall) -> Sequence[Factors]:
-    """Values written at index tensors: dimensions that aren't indexed must agree."""
+    """Values written at index tensors: dimensions that aren't indexed must agree.
+
+    One value, written wherever a mask of all dimensions says so, is element-wise.
+    """
+    if _fills_a_mask(call):
+        call.fix_all([call["values"]], WRITTEN)
+        return [call.aligned([call["self"], call["indices"][0]], call["self"].dim())]
     place = _Indexed.by(call)
     call.fix_all((i for i in call["indices"] if i is not None), "used as an index")
     factors = call.fix_dims(call.factors("self"), place.used, WRITTEN)
@@ -108,6 +114,12 @@ class _Indexed:
             else:
                 operands.append(Operand.broadcast(call.labels_of(item), item.shape, self.own))
         return operands
+
+
+def _fills_a_mask(call: OpCall) -> bool:
+    mask, *others = call["indices"]
+    whole = not others and mask is not None and _is_mask(mask) and mask.dim() == call["self"].dim()
+    return whole and call["values"].numel() == 1
 
 
 def _is_mask(item: torch.Tensor) -> bool:

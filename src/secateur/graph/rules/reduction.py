@@ -150,7 +150,9 @@ def glu(call: OpCall) -> Sequence[Factors]:
         labels = algebra.collapse(call.facts, factor, dim, f"gated ({call.site})").labels
         half = len(labels) // 2
         call.facts.equate(labels[:half], labels[half:], f"gated ({call.site})")
-        result.append(Factor((dim,), labels[:half]))
+        if half == 1:
+            call.facts.fix(labels, f"the only index of a half ({call.site})")
+        result.extend(algebra.squeezed(Factor((dim,), labels[:half])))
     return [tuple(result)]
 
 
