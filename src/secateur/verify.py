@@ -347,8 +347,10 @@ def _check_tensors(model: nn.Module, small: nn.Module, plan: PruningPlan) -> Non
 
 
 def _same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.is_meta or b.is_meta:
-        return a.dtype == b.dtype and a.device == b.device
+    if a.is_meta or b.is_meta or a.layout != b.layout:
+        return a.dtype == b.dtype and a.device == b.device and a.layout == b.layout
+    if a.layout != torch.strided:
+        a, b = a.to_dense(), b.to_dense()
     same_nans = torch.equal(torch.isnan(a), torch.isnan(b))
     return a.dtype == b.dtype and same_nans and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 

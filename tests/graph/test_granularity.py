@@ -204,3 +204,31 @@ def test_thirty_percent_of_a_multihead_attention() -> None:
     assert set(report.exact) == {"embed", "attention", "attention.out_proj"}
     assert not report.mixing
     assert report.largest_difference < 1e-12
+
+
+class Normed(nn.Module):
+    """Queries and keys with a norm over each head, made on lines of their own, as most language models have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.head_dim = 8, 4
+        self.q, self.k, self.v = (nn.Linear(6, 32) for _ in range(3))
+        self.q_norm, self.k_norm = nn.RMSNorm(4), nn.RMSNorm(4)
+        self.out = nn.Linear(32, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = (*x.shape[:-1], self.heads, self.head_dim)
+        q = self.q_norm(self.q(x).view(shape)).transpose(1, 2)
+        k = self.k_norm(self.k(x).view(shape)).transpose(1, 2)
+        v = self.v(x).view(shape).transpose(1, 2)
+        out: torch.Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
+
+
+def test_what_meets_leaves_alike() -> None:
+    """Whole heads of normed queries and keys, and so of the values, in which nothing would stand against the finer."""
+    model = built(Normed())
+    graph = trace(model, X)
+    assert sizes(graph) == {"q": 8}
+    small = assert_proved(model, graph)
+    assert small.get_parameter("v.weight").shape[0] % 4 == 0

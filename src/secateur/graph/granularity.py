@@ -52,10 +52,15 @@ def _matches(path: str, pattern: str) -> bool:
 
 def granularity_of(site: str, chosen: Mapping[str, Granularity]) -> Granularity:
     """The choice for a place in the code, named by module path and line; the last pattern that matches counts."""
-    path = site.partition(" at ")[0] if " at " in site else ""
+    path = _module_of(site)
     return next(
         (c for pattern, c in reversed(list(chosen.items())) if pattern == "*" or _matches(path, pattern)), "auto"
     )
+
+
+def _module_of(site: str) -> str:
+    """The module path in the name of a place in the code; empty for the entry point itself."""
+    return site.partition(" at ")[0] if " at " in site else ""
 
 
 def whole_where_chosen(chosen: Mapping[str, Granularity], more: frozenset[str] = frozenset()) -> WholeAt:
@@ -64,17 +69,23 @@ def whole_where_chosen(chosen: Mapping[str, Granularity], more: frozenset[str] =
 
 
 def better_whole(trace: Trace, solution: Solution, chosen: Mapping[str, Granularity]) -> frozenset[str]:
-    """Places that are free to choose and where indices inside the blocks can't leave, or are mixed if they do."""
+    """Places that are free to choose, in modules where indices inside the blocks can't leave or are mixed if they do.
+
+    All places in such a module go together: a head's queries, keys and values, made on lines of their own, meet later,
+    and whole heads of one can't meet parts of all heads of another.
+    """
     mixed = np.zeros(len(solution.fixed), dtype=bool)
     for number, note in enumerate(trace.facts.mixed):
         if trace.mixed_in_use >> number & 1 and not note.by_width:
             mixed[solution.channel_of[note.labels]] = True
     bad = solution.fixed | mixed
-    return frozenset(
-        site
-        for site, splits in trace.splits.items()
-        if granularity_of(site, chosen) == "auto" and any(bad[solution.channel_of[s[s >= 0]]].all() for s in splits)
-    )
+    free = {site: splits for site, splits in trace.splits.items() if granularity_of(site, chosen) == "auto"}
+    modules = {
+        _module_of(site)
+        for site, splits in free.items()
+        if any(bad[solution.channel_of[s[s >= 0]]].all() for s in splits)
+    }
+    return frozenset(site for site in free if _module_of(site) in modules)
 
 
 def is_better(whole: DependencyGraph, before: DependencyGraph) -> bool:

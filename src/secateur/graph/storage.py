@@ -64,12 +64,11 @@ def _note_overlaps(spans: list[tuple[int, int, str]], result: dict[str, str]) ->
 
 
 def _in_one_storage(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
-    """The names in every storage that holds several tensors; of those without strides, in every object."""
+    """The names in every storage that holds several tensors."""
     names: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         if tensor.numel():
-            key = storage_address(tensor) if tensor.layout == torch.strided else id(tensor)
-            names.setdefault(key, []).append(name)
+            names.setdefault(storage_address(tensor), []).append(name)
     return [together for together in names.values() if len(together) > 1]
 
 
@@ -81,8 +80,11 @@ def _place(tensor: torch.Tensor) -> Hashable:
 
 
 def storage_address(tensor: torch.Tensor) -> int:
-    """The storage's own address, which also tells tensors on the meta device apart, which have no data."""
-    return int(tensor.untyped_storage()._cdata)
+    """The storage's own address, which also tells tensors on the meta device apart, which have no data.
+
+    Of a tensor without strides (a sparse one), which has no storage, what tells the object itself apart.
+    """
+    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
 
 
 def _span(name: str, tensor: torch.Tensor) -> tuple[int, int, str]:

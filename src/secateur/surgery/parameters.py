@@ -86,6 +86,8 @@ def made_like(replacement: Replacement) -> torch.Tensor:
 def put_in_place(replacement: Replacement) -> None:
     """Let the dense tensor object itself hold the replacement: everything that refers to it goes on working."""
     dense = replacement.dense
+    if dense.layout != torch.strided:
+        return  # a sparse tensor loses nothing, and can't be given other values
     dense.grad = None
     # A graph recorded before the surgery may still hold the node that accumulates this tensor's gradient, with the old
     # shape; torch makes a new node when the dtype changes, and only then.
