@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -58,6 +59,21 @@ def test_another_number_is_named_where_it_comes_in() -> None:
     assert found is not None
     assert "two runs compute different values from operator 2 on: aten.full in" in found
     assert difference(lambda h, n: h + torch.full((8,), float(n > 0))) is None
+
+
+def test_memory_that_is_written_before_it_is_read_may_hold_anything() -> None:
+    """As padding does it: allocate, take a part, write it."""
+
+    def padded(h: torch.Tensor, calls: int) -> torch.Tensor:
+        memory = torch.from_numpy(np.full(8, calls, np.float32))
+        memory[:3].copy_(torch.ones(3))
+        memory[3:].copy_(torch.zeros(5))
+        return h + memory
+
+    assert difference(padded) is None
+    found = difference(lambda h, n: h + torch.from_numpy(np.full(8, n, np.float32))[:8])
+    assert found is not None
+    assert "compute different values from operator 4 on: aten.add in" in found
 
 
 def test_a_changed_sign_of_zero_or_type_is_a_difference() -> None:

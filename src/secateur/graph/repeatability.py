@@ -61,10 +61,17 @@ class _Recorder(Tracer):
         result = super().execute(func, args, kwargs)
         name = str(func.overloadpacket)
         outputs = [t for t in _listed(result) if isinstance(t, torch.Tensor)]
-        # What is merely allocated holds anything.
-        values = () if "empty" in name or "resize" in name else tuple(map(_checksum, outputs))
+        # What is merely allocated holds anything, and so does a part of it; what is read from it later is compared.
+        is_unread = "empty" in name or "resize" in name or _is_view(func)
+        values = () if is_unread else tuple(map(_checksum, outputs))
         self.recorded.append(((name, self.where(), tuple(t.shape for t in outputs)), values))
         return result
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operator gives a part of its argument's memory, as it is."""
+    aliases = [returned.alias_info for returned in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _listed(result: Any) -> Sequence[Any]:
