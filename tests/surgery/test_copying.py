@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import secateur
 from secateur.graph.walk import modules_in, named_modules, named_parameters, parameters_in
 from secateur.surgery.copying import deep_copy
 
@@ -102,3 +103,52 @@ def test_modules_are_in_torchs_order(model: Everything, all_names: bool) -> None
 def test_parameters_are_in_torchs_order(model: Everything) -> None:
     assert list(named_parameters(model).items()) == list(model.named_parameters())
     assert [id(p) for p in parameters_in(model)] == [id(p) for p in model.parameters()]
+
+
+class Stubborn(nn.Module):
+    """Copies its parameters whatever the memo holds."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stubborn:
+        return Stubborn(self.weight.detach().clone())
+
+
+def test_a_part_that_copies_itself_without_its_memo_is_named() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.held = nn.Linear(3, 8), Stubborn(torch.ones(2, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.wide(x) @ self.held.weight.t()
+
+    model, x = Model(), torch.ones(1, 3)
+    graph = secateur.trace(model, x)
+    plan = secateur.plan(graph, secateur.importance.Magnitude()(graph, model), 0.5)
+    with pytest.raises(secateur.errors.PlanError, match=r"'held\.weight' isn't shrunk in the copy"):
+        secateur.apply(model, plan)
+    assert model.held.weight.shape == (2, 8)
+    secateur.apply(model, plan, inplace=True)
+    assert model.held.weight.shape == (2, 4)
+    assert model(x).shape == (1, 2)
+
+
+def test_parameters_with_more_dots_in_their_names_than_there_are_modules() -> None:
+    class Dotted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._parameters["first.weight"] = nn.Parameter(torch.ones(8, 3))
+            self._parameters["second.weight"] = nn.Parameter(torch.ones(2, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, second = self._parameters.values()
+            assert first is not None
+            assert second is not None
+            return (x @ first.t()).relu() @ second.t()
+
+    model, x = Dotted(), torch.ones(1, 3)
+    result = secateur.prune(model, x, target=secateur.Sparsity(0.5, tolerance=0.1))
+    assert [tuple(p.shape) for p in result.model.parameters()] == [(4, 3), (2, 4)]

@@ -58,6 +58,7 @@ def apply(
                 put_in_place(replacement)
         else:
             small, memo = _copy_with(model, replaced, given)
+            _check_copy(small, plan, {id(memo[id(r.dense)]) for r in replaced})
             successors = {id(r.dense): memo[id(r.dense)] for r in replaced}
             held = [(memo[id(o)], states) for o, states in held]
         compute_again(small)
@@ -65,6 +66,16 @@ def apply(
     for shrunk, states in (*carried, *held):
         carry_over(shrunk, states, successors)
     return small
+
+
+def _check_copy(small: nn.Module, plan: PruningPlan, made: set[int]) -> None:
+    """``made``: identities of the tensors that the copy should hold."""
+    for name, tensor in named_tensors(small).items():
+        if id(tensor) not in made and plan.shrunk_axes(name):
+            raise PlanError(
+                f"{name!r} isn't shrunk in the copy of this model: what holds it has a __deepcopy__ that takes nothing "
+                "from its memo; apply the plan with inplace=True, or let it copy its tensors by copy.deepcopy(t, memo)"
+            )
 
 
 def _copy_with(

@@ -57,7 +57,9 @@ def update_attributes(model: nn.Module, attributes: Mapping[str, int], shrunk: I
         attribute_paths.put(*attribute_paths.parse(modules, key), value, copies)
     with _evaluating(modules.values()):
         # Children come before their parents, whose sizes may follow from theirs.
-        for path in sorted(_owners(shrunk), key=lambda p: p.count(".") + bool(p), reverse=True):
+        # What holds parameters in mappings of its own gives them names with more dots than there are modules.
+        owners = _owners(shrunk) & modules.keys()
+        for path in sorted(owners, key=lambda p: p.count(".") + bool(p), reverse=True):
             update = _update_for(type(modules[path]))
             if update is not None:
                 update(modules[path])
