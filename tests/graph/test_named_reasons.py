@@ -88,7 +88,8 @@ class Ragged(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         ragged = torch.nested.nested_tensor([x, x[:2]], layout=torch.jagged)
-        pieces = self.first(ragged).unflatten(-1, (2, 3)).values()
+        ragged = self.first(ragged)
+        pieces = ragged.reshape(len(ragged), ragged.shape[1], 6).unflatten(-1, (2, 3)).values()
         result: torch.Tensor = self.last(torch.relu(self.second(pieces.flatten(1))))
         return result
 

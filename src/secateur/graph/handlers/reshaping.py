@@ -67,6 +67,8 @@ def _view(call: Called) -> Any:
     sizes = listed(call.rest or tuple(call.get("shape", "size", default=())))
     if "dtype" in call.named or any(isinstance(size, torch.dtype) for size in sizes):
         return call.run()
+    if call["input"].is_nested:
+        return call.run()  # not followed, and some of its sizes aren't numbers
     return _reshape_to(call, sizes)
 
 
