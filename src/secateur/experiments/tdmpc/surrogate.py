@@ -236,10 +236,10 @@ class PlanningLoss:
 class SurrogateError:
     """The geometric mean of :class:`PredictionError` and :class:`PlanningError`: halving either counts the same.
 
-    On cartpole-swingup, 80 candidates of TPE, return of the best by each: 69 % removed and not repaired, 73 by the
-    predictions' error alone and 784 by planning's; 97 % removed and refitted, swaps from the sensitivity's curves, 856
-    by either the first or the mean and 485 by planning's alone. On walker-walk, 75 % removed and refitted, TPE: 936 by
-    planning's and 943 by the mean.
+    Return of the best of 80 candidates on cartpole-swingup: 69 % removed and not repaired, TPE, 73 by the predictions'
+    error alone, 784 by planning's alone and 690 by the mean; 97 % removed and refitted, ``Sensitivity``, 485 by
+    planning's alone and 856 by the mean. On walker-walk, 75 % removed and refitted, TPE: 936 by planning's and 943 by
+    the mean.
 
     Attributes:
         dense: the dense model; untouched.
