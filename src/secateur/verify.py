@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -167,10 +167,11 @@ def _proved(check: _Check, model: nn.Module, small: nn.Module, plan: PruningPlan
         raise VerificationError(f"one run returns {len(check.sizes)} tensors and another {len(masked.outputs)}")
     outputs, counted = check.run_small(small, masked.draws)
     _check_shapes(masked.outputs, outputs)
-    predicted = check.graph.cost({name: int(stays.sum()) for name, stays in kept.items()})
+    counts = {name: int(stays.sum()) for name, stays in kept.items()}
+    predicted = check.graph.cost(counts)
     if predicted.macs != counted.macs:
-        predicted = check.predicted_for(masked, kept) or predicted
-    _check_cost(predicted, counted, narrow=any(stays.sum() == 1 for stays in kept.values()))
+        predicted = check.predicted_for(masked, counts) or predicted
+    _check_cost(predicted, counted, narrow=1 in counts.values())
     if mixing:
         part = {name: stays if name in exact else np.ones_like(stays) for name, stays in kept.items()}
         partial = check.plan(part)  # may keep more, where the code compares sizes
@@ -225,12 +226,15 @@ class _Check:
         tracer = self._watched(Tracer(model, self._components))
         restart()
         self.sizes = [_largest(t) for t in tensors_in(run_traced(model, entry_point, tracer))]
-        settle_unreached(model, tracer.trace)
         self.dtypes = tracer.trace.dtypes
         self.steps = tracer.trace.steps
         self._axes = {(a.parameter, a.axis): a.labels for a in tracer.trace.axes}
-        self._solution: Solution = solve(tracer.trace)
-        self.graph: DependencyGraph = build_graph(model, tracer.trace, self._solution, self._components, entry_point)
+        self._solution, self.graph = self._solved(tracer.trace)
+
+    def _solved(self, trace: Trace) -> tuple[Solution, DependencyGraph]:
+        settle_unreached(self._model, trace)
+        solution = solve(trace)
+        return solution, build_graph(self._model, trace, solution, self._components, self._entry_point)
 
     def _watched(self, tracer: _Tracer) -> _Tracer:
         """The tracer, told where the plan's trace took whole blocks."""
@@ -295,17 +299,15 @@ class _Check:
         outputs = run_traced(self._model, self._entry_point, tracer)
         return _Masked([t.detach().clone() for t in tensors_in(outputs)], tracer.draws(), tracer.trace)
 
-    def predicted_for(self, masked: _Masked, kept: Kept) -> Cost | None:
+    def predicted_for(self, masked: _Masked, counts: Mapping[str, int]) -> Cost | None:
         """The cost predicted from a masked run, whose rows are the smaller model's even where values decide on them.
 
         None if that run has other groups, so that their counts mean nothing for it.
         """
-        settle_unreached(self._model, masked.trace)
-        solution = solve(masked.trace)
-        graph = build_graph(self._model, masked.trace, solution, self._components, self._entry_point)
+        _, graph = self._solved(masked.trace)
         if [(g.name, g.size) for g in graph.groups] != [(g.name, g.size) for g in self.graph.groups]:
             return None
-        return graph.cost({name: int(stays.sum()) for name, stays in kept.items()})
+        return graph.cost(counts)
 
     def run_small(self, small: nn.Module, draws: list[torch.Tensor]) -> tuple[list[torch.Tensor], Cost]:
         """Outputs of the smaller model, and its parameters and MACs, counted."""

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from secateur.errors import PlanError, StorageError
+from secateur.graph.walk import named_modules
 from secateur.io.layout import FORMAT, PLAN, TENSORS, TIED, stored_tensors
 from secateur.plan import PruningPlan, named_tensors
 from secateur.surgery import apply
@@ -99,7 +100,7 @@ def _take_shapes_of_runs(model: nn.Module, plan: PruningPlan, tensors: Mapping[s
 def _register_as_runs_do(model: nn.Module, plan: PruningPlan, tensors: Mapping[str, torch.Tensor]) -> None:
     """Buffers that are empty until a model has run are there for the stored values, with the shapes of its runs."""
     device = next((parameter.device for parameter in model.parameters()), None)
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in named_modules(model, all_names=True):
         for own, buffer in module._buffers.items():
             name = f"{path}.{own}".lstrip(".")
             if buffer is None and name in tensors and name in plan.shapes:

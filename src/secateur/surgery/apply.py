@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -58,20 +59,23 @@ def apply(
                 put_in_place(replacement)
         else:
             small, memo = _copy_with(model, replaced, given)
-            _check_copy(small, plan, {id(memo[id(r.dense)]) for r in replaced})
             successors = {id(r.dense): memo[id(r.dense)] for r in replaced}
             held = [(memo[id(o)], states) for o, states in held]
+        shrunk = {name: tensor for name, tensor in named_tensors(small).items() if plan.shrunk_axes(name)}
+        if not inplace:
+            _check_copy(shrunk, successors)
         compute_again(small)
-        update_attributes(small, plan.attributes, [n for n in named_tensors(small) if plan.shrunk_axes(n)])
-    for shrunk, states in (*carried, *held):
-        carry_over(shrunk, states, successors)
+        update_attributes(small, plan.attributes, shrunk)
+    for moved, states in (*carried, *held):
+        carry_over(moved, states, successors)
     return small
 
 
-def _check_copy(small: nn.Module, plan: PruningPlan, made: set[int]) -> None:
-    """``made``: identities of the tensors that the copy should hold."""
-    for name, tensor in named_tensors(small).items():
-        if id(tensor) not in made and plan.shrunk_axes(name):
+def _check_copy(shrunk: Mapping[str, torch.Tensor], successors: Mapping[int, torch.Tensor]) -> None:
+    """Check that the copy holds the new tensors where it should be smaller."""
+    made = set(map(id, successors.values()))
+    for name, tensor in shrunk.items():
+        if id(tensor) not in made:
             raise PlanError(
                 f"{name!r} isn't shrunk in the copy of this model: what holds it has a __deepcopy__ that takes nothing "
                 "from its memo; apply the plan with inplace=True, or let it copy its tensors by copy.deepcopy(t, memo)"

@@ -127,7 +127,7 @@ class Owned:
             held = getattr(item, "__dict__", None)
             if kind in CONTAINERS or (held is not None and kind not in CALLABLES):
                 self._ids.add(id(item))
-            if isinstance(item, torch.Tensor) and item.layout == torch.strided:
+            if isinstance(item, torch.Tensor):
                 self._storages.add(storage_address(item))
             stack.extend(_held_by(item))
             stack.extend((held or {}).values())
@@ -135,12 +135,9 @@ class Owned:
     def _take_shared_cells(self) -> None:
         """The cells of functions that reach the model: they are made anew, so that all functions over them must be."""
         waiting = list({id(f): f for f in self._functions}.values())
-        while True:
-            found = [f for f in waiting if self._leads_here(f)]
-            if not found:
-                return
-            self._cells.update(id(cell) for f in found for cell in cells_of(f))
-            waiting = [f for f in waiting if f not in found]
+        while found := {id(f): f for f in waiting if self._leads_here(f)}:
+            self._cells.update(id(cell) for f in found.values() for cell in cells_of(f))
+            waiting = [f for f in waiting if id(f) not in found]
 
     def _leads_here(self, value: Any) -> bool:
         return any(
@@ -154,7 +151,7 @@ class Owned:
         if type(item) in CALLABLES or type(item) in CONTAINERS or isinstance(item, _WITHOUT_PARTS):
             return False
         if isinstance(item, torch.Tensor):
-            return item.layout == torch.strided and storage_address(item) in self._storages
+            return storage_address(item) in self._storages
         held = [vars(module) for module in modules_in(item)] if isinstance(item, nn.Module) else _attributes(item)
         return any(
             isinstance(part, (nn.Module, torch.Tensor)) and part in self

@@ -58,11 +58,10 @@ class _Copier:
         self._root = root
         self._memo = memo
         self._plain: dict[type, bool] = {}
-        self._shared: set[int] = set()
+        # What is known by its identity is kept, so that nothing else gets it.
+        self._shared: dict[int, Any] = {}
         """Functions that hold nothing that could be the model's."""
-        self._settled: set[int] = set()
-        self._kept: list[Any] = []
-        """What is known by its identity alone, so that nothing else gets it."""
+        self._settled: dict[int, Any] = {}
         self._met_functions = False
 
     @functools.cached_property
@@ -119,8 +118,7 @@ class _Copier:
             holder = stack.pop()
             if id(holder) in self._settled:
                 continue
-            self._settled.add(id(holder))
-            self._kept.append(holder)
+            self._settled[id(holder)] = holder
             held = holder if type(holder) in CONTAINERS else getattr(holder, "__dict__", None)
             if not isinstance(held, (dict, list)) or isinstance(holder, type):
                 continue
@@ -141,8 +139,7 @@ class _Copier:
         if made is not _MISSING:
             return made
         if kind is types.FunctionType and all(map(_is_bare, inside(value))):
-            self._shared.add(id(value))
-            self._kept.append(value)
+            self._shared[id(value)] = value
             return value
         if value in self._owned:
             return self.copied(value)
@@ -226,7 +223,7 @@ class _Copier:
     def _module(self, module: nn.Module) -> nn.Module:
         made: nn.Module = object.__new__(type(module))
         self._memo[id(module)] = made
-        self._settled.add(id(made))
+        self._settled[id(made)] = made
         attributes = vars(made)
         for name, value in vars(module).items():
             attributes[name] = self.copied(value)

@@ -136,7 +136,7 @@ def test_redundant_channels_leave_first() -> None:
     target = Sparsity(0.25, tolerance=0.02)
     uniform = prune_agent(model, target, visits=VISITS)
     for strategy, share in (
-        (Sensitivity(points=(0.75,), evaluations=30), 1e-3),
+        (Sensitivity(points=(0.75,), evaluations=60), 1e-6),
         (GradientDescent(steps=20), 0.3),
     ):
         found = prune_agent(model, target, visits=VISITS, strategy=strategy)

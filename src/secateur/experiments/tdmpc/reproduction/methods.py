@@ -40,7 +40,7 @@ _SOME = Settings(methods=(), evaluations=80)
 """Of a strategy whose own settings are looked at."""
 
 _BY_RETURN = 40
-"""Candidates of a search by return, at most: each takes minutes."""
+"""Candidates of a search by return, at most: each takes seconds, all of them minutes."""
 
 _LATENT = 0.6
 """What the latent state loses where that is set by hand."""
